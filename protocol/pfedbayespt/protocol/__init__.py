@@ -1,0 +1,116 @@
+"""The wire contract that the coordinator and the client SDK share: messages, statuses, problems, tensors."""
+
+from pfedbayespt.protocol import tensors
+from pfedbayespt.protocol._base import (
+    Digest,
+    Message,
+    Slug,
+    UtcTime,
+    canonical_json,
+    digest_of_bytes,
+    digest_of_message,
+)
+from pfedbayespt.protocol.events import Event
+from pfedbayespt.protocol.federations import (
+    BackboneSpecification,
+    Federation,
+    FederationCreate,
+    FederationSpecification,
+    HeadSpecification,
+    InsertionSpecification,
+    PosteriorSpecification,
+    RoundPolicy,
+    TrainingSpecification,
+)
+from pfedbayespt.protocol.model_versions import (
+    AggregationInput,
+    Evaluation,
+    ModelVersion,
+    ParametersManifest,
+    SiteEvaluation,
+)
+from pfedbayespt.protocol.pages import Page, PageSize
+from pfedbayespt.protocol.predictions import (
+    ClassProbability,
+    Prediction,
+    PredictionRequest,
+    Uncertainty,
+)
+from pfedbayespt.protocol.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemKind, ProblemType
+from pfedbayespt.protocol.rounds import Round
+from pfedbayespt.protocol.sites import (
+    Assignment,
+    EnrolmentToken,
+    EnrolmentTokenCreate,
+    Site,
+    SiteCredentials,
+    SiteEnrol,
+)
+from pfedbayespt.protocol.statuses import (
+    FederationStatus,
+    ModelVersionStatus,
+    RoundStatus,
+    RoundTask,
+    SiteAction,
+    SiteStatus,
+    UpdateStatus,
+)
+from pfedbayespt.protocol.tensors import TensorFileError, TensorHeader, TensorSchema, TensorSpec
+from pfedbayespt.protocol.updates import Receipt, Update, UpdateManifest
+
+__all__ = [
+    "PROBLEM_MEDIA_TYPE",
+    "AggregationInput",
+    "Assignment",
+    "BackboneSpecification",
+    "ClassProbability",
+    "Digest",
+    "EnrolmentToken",
+    "EnrolmentTokenCreate",
+    "Evaluation",
+    "Event",
+    "Federation",
+    "FederationCreate",
+    "FederationSpecification",
+    "FederationStatus",
+    "HeadSpecification",
+    "InsertionSpecification",
+    "Message",
+    "ModelVersion",
+    "ModelVersionStatus",
+    "Page",
+    "PageSize",
+    "ParametersManifest",
+    "PosteriorSpecification",
+    "Prediction",
+    "PredictionRequest",
+    "Problem",
+    "ProblemKind",
+    "ProblemType",
+    "Receipt",
+    "Round",
+    "RoundPolicy",
+    "RoundStatus",
+    "RoundTask",
+    "Site",
+    "SiteAction",
+    "SiteCredentials",
+    "SiteEnrol",
+    "SiteEvaluation",
+    "SiteStatus",
+    "Slug",
+    "TensorFileError",
+    "TensorHeader",
+    "TensorSchema",
+    "TensorSpec",
+    "TrainingSpecification",
+    "Uncertainty",
+    "Update",
+    "UpdateManifest",
+    "UpdateStatus",
+    "UtcTime",
+    "canonical_json",
+    "digest_of_bytes",
+    "digest_of_message",
+    "tensors",
+]

@@ -1,0 +1,167 @@
+"""A federation and its specification: what every member agrees to before the first image is read.
+
+The specification never changes once the federation is active. Sites pin its digest and the backbone's, and
+refuse to go on if either is another one (promise P8).
+"""
+
+from collections import Counter
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
+from pfedbayespt.protocol.statuses import FederationStatus
+
+ClassName = Annotated[str, Field(min_length=1, max_length=100)]
+UnitShare = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class BackboneSpecification(Message):
+    """The frozen trunk: a timm architecture name, the digest of its weights, and how images are prepared."""
+
+    architecture: str = Field(pattern=r"^[a-z0-9_.]{1,100}$", examples=["vit_small_patch14_dinov2"])
+    weights_digest: Digest = Field(description="SHA-256 of the safetensors file that holds the weights.")
+    image_size_pixels: int = Field(ge=16, le=1024, examples=[112])
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+
+
+class InsertionSpecification(Message):
+    """Where prompts act (METHOD.md section 3)."""
+
+    kind: Literal["twoway", "prefix", "hybrid"] = "prefix"
+    num_blocks: PositiveInt = Field(default=3, description="L: prompts act in the last L blocks.")
+    prompt_length: PositiveInt = Field(default=4, description="P: prompt tokens per prompted block.")
+    deep: bool = Field(
+        default=True,
+        description="`twoway`: fresh prompt tokens in each block (deep) or in the first (shallow).",
+    )
+
+
+class PosteriorSpecification(Message):
+    """The semi-implicit posterior over prompts and its generator (METHOD.md section 1)."""
+
+    family: Literal["semi_implicit", "gaussian", "deterministic", "shared"] = Field(
+        default="semi_implicit",
+        description="`gaussian` drops the mixing noise, `deterministic` all noise; `shared` is one prompt for "
+        "every image (federated prompt tuning), the rivals of the method on the same footing.",
+    )
+    latent: Literal["lowrank", "token", "full"] = "lowrank"
+    latent_dim: PositiveInt = Field(default=32, description="q: latent width (per token for `token`).")
+    noise_dim: PositiveInt = Field(default=16, description="n: width of the mixing noise eps.")
+    hidden_dim: PositiveInt = Field(default=64, description="Width of the generator's bottleneck.")
+    prompt_scale: PositiveFloat = Field(
+        default=0.3, description="rms of R a relative to the prompt's own scale, at the start."
+    )
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class HeadSpecification(Message):
+    """The read-out and what of it is personal (METHOD.md sections 3 and 4)."""
+
+    mid_block: PositiveInt | None = Field(
+        default=None, description="Block whose features join the read-out; None: two thirds of the depth."
+    )
+    label_shift: bool = Field(
+        default=False,
+        description="Train with logits shifted by the site's log class prior (balanced softmax).",
+    )
+    personal_residual: bool = Field(
+        default=False, description="Add a zero-initialised head of the site's own, which never leaves it."
+    )
+
+
+class TrainingSpecification(Message):
+    """What a site does in one round (METHOD.md sections 2 and 4)."""
+
+    local_epochs: PositiveInt = 2
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 2e-3
+    head_learning_rate: PositiveFloat = 1e-2
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    beta: Annotated[float, Field(ge=0.0)] = Field(
+        default=1e-3, description="Weight of the KL per latent dimension, in nats."
+    )
+    beta_warmup_rounds: Annotated[int, Field(ge=0)] = 3
+    num_mixing_samples: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=8, description="K: extra draws of the mixing distribution in the bound."
+    )
+    num_train_samples: PositiveInt = Field(default=1, description="S while training.")
+    gradient_clip_norm: PositiveFloat = 5.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class RoundPolicy(Message):
+    """When a round starts, whom it asks, when it closes, and what may be published."""
+
+    num_rounds: PositiveInt | None = Field(
+        default=None, description="Rounds to run by themselves; None: only when an admin starts one."
+    )
+    min_sites_to_start: PositiveInt = 2
+    cohort_size: PositiveInt | None = Field(default=None, description="Sites asked per round; None: all.")
+    over_select_ratio: Annotated[float, Field(ge=1.0, le=3.0)] = 1.0
+    quorum: PositiveInt = Field(default=2, description="Least accepted updates; fewer: round abandoned.")
+    deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 3600.0
+    evaluation_deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 900.0
+    late_policy: Literal["drop"] = "drop"
+    max_weight_ratio: Annotated[float, Field(ge=1.0)] = Field(
+        default=3.0, description="An update weighs at most this multiple of the median num_examples."
+    )
+    max_accuracy_drop: UnitShare | None = Field(
+        default=None,
+        description="Promote only if no site's accuracy falls by more than this; None: promote without asking.",
+    )
+    evaluate: bool = Field(
+        default=True, description="Ask sites to evaluate each candidate on held-out images."
+    )
+
+    @model_validator(mode="after")
+    def _a_round_can_succeed(self) -> Self:
+        if self.cohort_size is not None and self.cohort_size < self.quorum:
+            raise ValueError(
+                f"cohort_size {self.cohort_size} is below quorum {self.quorum}: no round could close"
+            )
+        if self.min_sites_to_start < self.quorum:
+            raise ValueError(
+                f"min_sites_to_start {self.min_sites_to_start} is below quorum {self.quorum}: no round could close"
+            )
+        return self
+
+
+class FederationSpecification(Message):
+    """Everything the members agree to."""
+
+    task: Literal["image_classification"] = "image_classification"
+    classes: tuple[ClassName, ...] = Field(min_length=2, max_length=10_000, examples=[["bird", "fruit"]])
+    backbone: BackboneSpecification
+    insertion: InsertionSpecification = InsertionSpecification()
+    posterior: PosteriorSpecification = PosteriorSpecification()
+    head: HeadSpecification = HeadSpecification()
+    training: TrainingSpecification = TrainingSpecification()
+    rounds: RoundPolicy = RoundPolicy()
+
+    @model_validator(mode="after")
+    def _classes_are_distinct(self) -> Self:
+        repeated = [name for name, count in Counter(self.classes).items() if count > 1]
+        if repeated:
+            raise ValueError(f"classes must be distinct, but these repeat: {repeated}")
+        return self
+
+
+class FederationCreate(Message):
+    """Ask for a new federation, a draft until it has initial parameters and is activated."""
+
+    name: Slug
+    specification: FederationSpecification
+
+
+class Federation(Message):
+    """A federation as the coordinator knows it."""
+
+    name: Slug
+    status: FederationStatus
+    specification: FederationSpecification
+    specification_digest: Digest
+    serving_version: int | None = Field(description="Number of the model version that answers predictions.")
+    rounds_published: int
+    created_at: UtcTime

@@ -1,0 +1,66 @@
+"""Model versions: immutable, numbered results of aggregations, each a safetensors file of shared parameters."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
+from pfedbayespt.protocol.statuses import ModelVersionStatus
+from pfedbayespt.protocol.updates import Metrics, NumExamples
+
+
+class ParametersManifest(Message):
+    """What a parameters file says about itself: the single metadata entry of its safetensors header.
+
+    Nothing in it depends on when or where it was written, so redoing an aggregation gives the same bytes (P2).
+    """
+
+    format: Literal["pfedbayespt.parameters/1"] = "pfedbayespt.parameters/1"
+    federation: Slug
+    specification_digest: Digest
+    version_number: Annotated[int, Field(ge=0)]
+    parent_digest: Digest | None = None
+    inputs_digest: Digest | None = Field(default=None, description="Digest of the recorded input list.")
+
+
+class AggregationInput(Message):
+    """One update that went into a version."""
+
+    update_id: str
+    site_id: str
+    digest: Digest
+    num_examples: NumExamples
+    weight: float = Field(gt=0.0, le=1.0, description="Its share; the shares sum to one.")
+
+
+class Evaluation(Message):
+    """A site's report of a version on its own held-out images: numbers only."""
+
+    num_examples: NumExamples
+    metrics: Metrics = Field(examples=[{"accuracy": 0.51, "nll": 1.82}])
+
+
+class SiteEvaluation(Message):
+    """An evaluation and the site it came from."""
+
+    site_id: str
+    site_name: Slug
+    evaluation: Evaluation
+    reported_at: UtcTime
+
+
+class ModelVersion(Message):
+    """A model version as the coordinator knows it."""
+
+    version_number: int
+    federation: Slug
+    status: ModelVersionStatus
+    digest: Digest
+    size_bytes: int
+    parent_version: int | None
+    round_id: str | None
+    inputs: tuple[AggregationInput, ...] = Field(
+        description="Lineage: the updates behind it, in digest order."
+    )
+    evaluations: tuple[SiteEvaluation, ...]
+    created_at: UtcTime

@@ -1,0 +1,55 @@
+"""A prediction and its honest doubt. All entropies are in nats, H(p) = -sum p log p."""
+
+from typing import Annotated
+
+from pydantic import Base64Bytes, Field
+
+from pfedbayespt.protocol._base import Digest, Message, Slug
+
+NumSamples = Annotated[int, Field(ge=1, le=256)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class PredictionRequest(Message):
+    """The JSON form of a prediction request; the raw image body takes the same options as query parameters."""
+
+    image: Base64Bytes = Field(description="A JPEG, PNG or WEBP file, base64. Never a URL.")
+    num_samples: NumSamples = 16
+    top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="None: all classes.")
+    seed: Seed | None = Field(default=None, description="None: derived from the image and the version.")
+    model_version: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="None: the serving one."
+    )
+
+
+class ClassProbability(Message):
+    """A class and its posterior predictive probability."""
+
+    label: str
+    probability: float = Field(ge=0.0, le=1.0)
+
+
+class Uncertainty(Message):
+    """Total = aleatoric + epistemic (METHOD.md section 5)."""
+
+    total_entropy_nats: float = Field(ge=0.0, description="Entropy of the mean probabilities.")
+    aleatoric_entropy_nats: float = Field(ge=0.0, description="Mean entropy of the samples.")
+    epistemic_entropy_nats: float = Field(ge=0.0, description="Their difference: the mutual information.")
+    epistemic_entropy_corrected_nats: float = Field(
+        ge=0.0, description="Times S/(S-1), as the plug-in estimate is biased low; equal to it at S = 1."
+    )
+    prompt_variance: float = Field(ge=0.0, description="Variance over samples, mean over the prompt.")
+
+
+class Prediction(Message):
+    """The answer for one image. The same request gives the same bytes."""
+
+    federation: Slug
+    label: str = Field(description="The most probable class.")
+    probabilities: tuple[ClassProbability, ...] = Field(description="Most probable first.")
+    uncertainty: Uncertainty
+    model_version: int
+    model_digest: Digest
+    num_samples: NumSamples
+    seed: Seed
+    image_digest: Digest

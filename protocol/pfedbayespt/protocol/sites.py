@@ -1,0 +1,70 @@
+"""How an organisation's site joins a federation and learns what to do next."""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_serializer
+
+from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
+from pfedbayespt.protocol.federations import FederationSpecification
+from pfedbayespt.protocol.rounds import Round
+from pfedbayespt.protocol.statuses import FederationStatus, SiteAction, SiteStatus
+
+
+class EnrolmentTokenCreate(Message):
+    """Ask for a one-use token that lets one site of `organisation` join."""
+
+    organisation: Slug
+    valid_seconds: Annotated[int, Field(ge=60, le=72 * 3600)] = 24 * 3600
+
+
+class EnrolmentToken(Message):
+    """The token, shown this once: the coordinator keeps only its SHA-256."""
+
+    token: str
+    federation: Slug
+    organisation: Slug
+    expires_at: UtcTime
+
+
+class SiteEnrol(Message):
+    """Redeem an enrolment token."""
+
+    token: SecretStr
+    site_name: Slug
+
+    @field_serializer("token", when_used="json")
+    def _reveal_on_the_wire(self, token: SecretStr) -> str:
+        return token.get_secret_value()
+
+
+class Site(Message):
+    """An enrolled installation of an organisation."""
+
+    site_id: str
+    site_name: Slug
+    organisation: Slug
+    federation: Slug
+    status: SiteStatus
+    enrolled_at: UtcTime
+    last_seen_at: UtcTime | None
+
+
+class SiteCredentials(Message):
+    """The enrolled site and its secret, shown this once: the coordinator keeps only its SHA-256."""
+
+    site: Site
+    secret: str
+
+
+class Assignment(Message):
+    """What the asking site should do now."""
+
+    action: SiteAction
+    federation: Slug
+    federation_status: FederationStatus
+    specification: FederationSpecification
+    specification_digest: Digest
+    round: Round | None = Field(description="The live round, if this site has something to do in it.")
+    model_version: int | None = Field(description="The version to train from or to evaluate.")
+    model_digest: Digest | None
+    retry_after_seconds: float = Field(description="Ask again after this long.")

@@ -1,0 +1,57 @@
+"""A site's update: a safetensors file of parameter deltas whose manifest travels inside it.
+
+One file, one digest: the manifest is the single metadata entry of the safetensors header, so whoever holds the
+file can read who sent what, for which round, without reading a tensor.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
+from pfedbayespt.protocol.statuses import RoundTask, UpdateStatus
+from pfedbayespt.protocol.tensors import TensorSchema
+
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+NumExamples = Annotated[int, Field(ge=1, le=10**9)]
+Metrics = Annotated[dict[MetricName, float], Field(max_length=32)]
+
+
+class UpdateManifest(Message):
+    """What an update says about itself."""
+
+    format: Literal["pfedbayespt.update/1"] = "pfedbayespt.update/1"
+    federation: Slug
+    round_id: str = Field(max_length=64)
+    task: RoundTask
+    base_digest: Digest = Field(description="Digest of the model version the delta starts from.")
+    num_examples: NumExamples = Field(description="Training examples behind the delta.")
+    metrics: Metrics = Field(default={}, description="Training metrics, finite numbers.")
+
+
+class Receipt(Message):
+    """The coordinator's acknowledgement: from here on the update is never lost (promise P1)."""
+
+    update_id: str
+    round_id: str
+    site_id: str
+    digest: Digest
+    size_bytes: int
+    received_at: UtcTime
+
+
+class Update(Message):
+    """An update as an admin sees it."""
+
+    update_id: str
+    round_id: str
+    site_id: str
+    status: UpdateStatus
+    digest: Digest
+    size_bytes: int
+    manifest: UpdateManifest
+    tensors: TensorSchema
+    delta_norm: float | None = Field(description="Euclidean norm over all tensors.")
+    verdict: str | None = Field(description="Why it was quarantined or discarded.")
+    weight: float | None = Field(description="Its share in the aggregate, once aggregated.")
+    received_at: UtcTime
