@@ -88,6 +88,10 @@ class TrainingSpecification(Message):
     )
     num_train_samples: PositiveInt = Field(default=1, description="S while training.")
     gradient_clip_norm: PositiveFloat = 5.0
+    gradient_estimator: Literal["total", "path"] = Field(
+        default="total",
+        description="`total` differentiates the bound as written, `path` leaves out the score term.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
