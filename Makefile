@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := protocol model client_sdk server cli demo
+QUICK ?=
+KEEP ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo backbone test check format lint types imports clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+setup: $(VENV)/.ready ## Make the virtual environment with everything in it
+
+backbone: $(VENV)/.ready ## Import the pre-trained ViT-S/14 into the user's cache
+	$(BIN)/pfedbayespt backbone import
+
+demo: backbone ## Run a federation of three sites on real images (QUICK=1: minutes; KEEP=1: leave it running)
+	$(BIN)/pfedbayespt demo $(if $(QUICK),--quick) $(if $(KEEP),--keep)
+
+test: backbone ## Run the tests
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+check: format lint types imports test ## What CI runs
+
+format: $(VENV)/.ready ## Check the formatting
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.ready ## Lint
+	$(BIN)/ruff check .
+
+types: $(VENV)/.ready ## Check the types
+	$(foreach root,$(SOURCES),$(BIN)/mypy $(root) &&) true
+
+imports: $(VENV)/.ready ## Check who may import whom
+	$(BIN)/lint-imports
+
+clean: ## Remove the virtual environment and what the demo wrote
+	rm -rf $(VENV) demo-run
