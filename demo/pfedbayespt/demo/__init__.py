@@ -1,1 +1,1 @@
-"""To be filled."""
+"""The whole product at work on one machine: a coordinator, three organisations, real images, real processes."""
