@@ -1,11 +1,33 @@
 """A prediction and its honest doubt. All entropies are in nats, H(p) = -sum p log p."""
 
+import base64
 from typing import Annotated
 
-from pydantic import Base64Bytes, Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from pfedbayespt.protocol._base import Digest, Message, Slug
 
+
+def _from_base64(value: object) -> object:
+    """Text is base64, bytes are the file itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise ValueError(f"not base64 (RFC 4648, padded, without line breaks): {error}") from error
+
+
+def _to_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+ImageFile = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    PlainSerializer(_to_base64, when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
 NumSamples = Annotated[int, Field(ge=1, le=256)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
@@ -13,7 +35,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**64)]
 class PredictionRequest(Message):
     """The JSON form of a prediction request; the raw image body takes the same options as query parameters."""
 
-    image: Base64Bytes = Field(description="A JPEG, PNG or WEBP file, base64. Never a URL.")
+    image: ImageFile = Field(description="A JPEG, PNG or WEBP file, base64. Never a URL.")
     num_samples: NumSamples = 16
     top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="None: all classes.")
     seed: Seed | None = Field(default=None, description="None: derived from the image and the version.")

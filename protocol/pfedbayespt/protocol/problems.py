@@ -69,7 +69,7 @@ class ProblemType(Enum):
     @classmethod
     def from_urn(cls, urn: str) -> "ProblemType | None":
         """Return the kind that `urn` names, or None for one this release does not know."""
-        return cls.__members__.get(urn.removeprefix(_URN_PREFIX).upper())
+        return next((kind for kind in cls if kind.urn == urn), None)
 
 
 class Problem(Message):

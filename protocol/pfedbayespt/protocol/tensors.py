@@ -1,11 +1,13 @@
 """The one tensor codec: named float arrays and a manifest <-> one safetensors file.
 
 Rules:
-1. Encoding is deterministic: equal tensors and manifest give equal bytes, so a digest names a value.
+1. Encoding is deterministic: equal tensors and manifest give equal bytes, in every release of every library,
+   so a digest names a value. Any safetensors reader reads the file.
 2. Nothing is trusted before it is checked: first the length of the header, then the header's form, then its
    schema against the expected one, and only then are tensors read. No pickle, ever.
 3. The header holds one metadata entry, `manifest`, a JSON document that can be read without the tensors.
 4. Tensors tile the data section exactly: no gaps, no overlaps, no trailing bytes, no empty tensors.
+5. Wide types lie first and names in order, so that every element is aligned (`data_order`).
 """
 
 import io
@@ -13,16 +15,18 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, get_args
+from reprlib import repr as brief
+from typing import Annotated, Any, BinaryIO, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, TypeAdapter, ValidationError
-from safetensors.numpy import save
+from pydantic import Field, ValidationError
 
 from pfedbayespt.protocol._base import Message, canonical_json
 
 Dtype = Literal["F32", "F64"]
+# Strict, or `true`, "2" and 2.0 would pass for lengths; bounded, or a product could grow without end.
+Length = Annotated[int, Field(ge=1, le=2**40, strict=True)]
 FloatArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -40,7 +44,7 @@ class TensorSpec(Message):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_.]{0,127}$")
     dtype: Dtype
-    shape: tuple[int, ...] = Field(max_length=8)
+    shape: tuple[Length, ...] = Field(max_length=8)
 
     @property
     def num_elements(self) -> int:
@@ -56,8 +60,6 @@ class TensorSpec(Message):
 TensorSchema = tuple[TensorSpec, ...]
 """The tensors of a file, sorted by name."""
 
-_spec_adapter = TypeAdapter(TensorSpec)
-
 
 @dataclass(frozen=True)
 class TensorHeader:
@@ -68,6 +70,12 @@ class TensorHeader:
     starts: Mapping[str, int]
     size_bytes: int
 
+    def spec(self, name: str) -> TensorSpec:
+        """Return the tensor's specification; KeyError if the file has none of this name."""
+        if name not in self.starts:
+            raise KeyError(name)
+        return next(spec for spec in self.schema if spec.name == name)
+
 
 def encode(tensors: Mapping[str, FloatArray], manifest: Message) -> bytes:
     """Return the file that holds `tensors` (float32 or float64, any shape) and `manifest`.
@@ -75,15 +83,36 @@ def encode(tensors: Mapping[str, FloatArray], manifest: Message) -> bytes:
     Raises:
         TensorFileError: a name, type or value is one that the codec would not read back.
     """
-    arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    for name, array in arrays.items():
-        if array.dtype not in _NUMPY_TYPES.values():
-            raise TensorFileError(f"tensor {name!r} is {array.dtype}; allowed: float32, float64")
-        if not np.isfinite(array).all():
-            raise TensorFileError(f"tensor {name!r} holds NaN or infinity; allowed: finite numbers")
-    content = save(arrays, metadata={_MANIFEST_KEY: canonical_json(manifest).decode()})
-    read_header(io.BytesIO(content))
-    return content
+    schema = schema_of(tensors)
+    for spec in schema:
+        _check_finite(spec.name, tensors[spec.name])
+    data = (np.asarray(tensors[spec.name]).tobytes() for spec in data_order(schema))
+    return encode_header(schema, manifest) + b"".join(data)
+
+
+def encode_header(schema: TensorSchema, manifest: Message) -> bytes:
+    """Return everything that `encode` puts before the data, which must follow in `data_order(schema)`.
+
+    Raises:
+        TensorFileError: the header would be longer than a reader accepts, or `schema` is empty.
+    """
+    if not schema:
+        raise TensorFileError("a file must hold at least one tensor")
+    entries: dict[str, Any] = {"__metadata__": {_MANIFEST_KEY: canonical_json(manifest).decode()}}
+    start = 0
+    for spec in data_order(schema):
+        offsets = [start, start := start + spec.size_bytes]
+        entries[spec.name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": offsets}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    if len(text) > MAX_HEADER_BYTES:
+        raise TensorFileError(f"the header would be {len(text)} bytes; allowed: {MAX_HEADER_BYTES}")
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
+
+
+def data_order(schema: TensorSchema) -> TensorSchema:
+    """Return the tensors in the order in which `encode` lays their data out."""
+    return tuple(sorted(schema, key=lambda spec: (-_NUMPY_TYPES[spec.dtype].itemsize, spec.name)))
 
 
 def decode(content: bytes, expected: TensorSchema | None = None) -> tuple[str, dict[str, FloatArray]]:
@@ -101,12 +130,12 @@ def decode(content: bytes, expected: TensorSchema | None = None) -> tuple[str, d
 
 
 def schema_of(tensors: Mapping[str, FloatArray]) -> TensorSchema:
-    """Return the schema that a file of `tensors` has."""
-    names = {dtype: name for name, dtype in _NUMPY_TYPES.items()}
-    return tuple(
-        _spec_adapter.validate_python({"name": name, "dtype": names[array.dtype], "shape": array.shape})
-        for name, array in sorted(tensors.items())
-    )
+    """Return the schema that a file of `tensors` has.
+
+    Raises:
+        TensorFileError: a name, type or shape is not allowed.
+    """
+    return tuple(_spec_of(name, array) for name, array in sorted(tensors.items()))
 
 
 def read_header(file: BinaryIO) -> TensorHeader:
@@ -154,15 +183,35 @@ def iter_slices(file: BinaryIO, header: TensorHeader, name: str, max_elements: i
     Raises:
         TensorFileError: the data holds NaN or infinity, or ends early.
     """
-    spec = next(spec for spec in header.schema if spec.name == name)
+    spec = header.spec(name)
     dtype = _NUMPY_TYPES[spec.dtype]
     for first in range(0, spec.num_elements, max_elements):
         count = min(max_elements, spec.num_elements - first)
         file.seek(header.starts[name] + first * dtype.itemsize)
         elements = np.frombuffer(_read_exactly(file, count * dtype.itemsize), dtype=dtype)
-        if not np.isfinite(elements).all():
-            raise TensorFileError(f"tensor {name!r} holds NaN or infinity; allowed: finite numbers")
+        _check_finite(name, elements)
         yield elements
+
+
+def _spec_of(name: str, array: FloatArray) -> TensorSpec:
+    names = {dtype: name for name, dtype in _NUMPY_TYPES.items()}
+    if array.dtype not in names:
+        raise TensorFileError(f"tensor {brief(name)} is {array.dtype}; allowed: float32, float64")
+    return _checked_spec(name, names[array.dtype], array.shape)
+
+
+def _checked_spec(name: str, dtype: object, shape: object) -> TensorSpec:
+    try:
+        return TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": shape})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise TensorFileError(f"tensor {brief(name)}: {where}: {fault['msg']}") from error
+
+
+def _check_finite(name: str, elements: FloatArray) -> None:
+    if not np.isfinite(elements).all():
+        raise TensorFileError(f"tensor {name!r} holds NaN or infinity; allowed: finite numbers")
 
 
 def _read_tensor(file: BinaryIO, header: TensorHeader, spec: TensorSpec) -> FloatArray:
@@ -190,7 +239,9 @@ def _read_header_bytes(file: BinaryIO, size_bytes: int) -> bytes:
 def _parse_header(header_bytes: bytes) -> dict[str, Any]:
     try:
         entries = json.loads(header_bytes.decode("utf-8"), object_pairs_hook=_refuse_repeats)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except TensorFileError:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or absurdly long numbers
         raise TensorFileError(f"the header is not JSON: {error}") from error
     if not isinstance(entries, dict):
         raise TensorFileError("the header is not a JSON object")
@@ -210,30 +261,30 @@ def _manifest_of(metadata: object) -> str:
     manifest = metadata[_MANIFEST_KEY]
     if not isinstance(manifest, str):
         raise TensorFileError(f"the metadata entry {_MANIFEST_KEY!r} must be a string of JSON")
+    if any("\ud800" <= character <= "\udfff" for character in manifest):
+        raise TensorFileError(f"the metadata entry {_MANIFEST_KEY!r} holds half a surrogate pair, not text")
     return manifest
 
 
 def _parse_entry(name: str, entry: object) -> tuple[TensorSpec, int]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise TensorFileError(f"tensor {name!r} must have exactly dtype, shape and data_offsets")
+        raise TensorFileError(f"tensor {brief(name)} must have exactly dtype, shape and data_offsets")
     if entry["dtype"] not in get_args(Dtype):
-        raise TensorFileError(f"tensor {name!r} has dtype {entry['dtype']!r}; allowed: {get_args(Dtype)}")
-    try:
-        spec = TensorSpec.model_validate(
-            {"name": name, "dtype": entry["dtype"], "shape": entry["shape"]}, strict=False
+        raise TensorFileError(
+            f"tensor {brief(name)} has dtype {brief(entry['dtype'])}; allowed: {get_args(Dtype)}"
         )
-    except ValidationError as error:
-        raise TensorFileError(f"tensor {name!r}: {error.errors()[0]['msg']}") from error
-    if any(length < 1 for length in spec.shape):
-        raise TensorFileError(f"tensor {name!r} has shape {spec.shape}; allowed: positive lengths")
+    spec = _checked_spec(name, entry["dtype"], entry["shape"])
     return spec, _checked_start(spec, entry["data_offsets"])
 
 
 def _checked_start(spec: TensorSpec, offsets: object) -> int:
     match offsets:
-        case [int(start), int(end)] if start >= 0 and end - start == spec.size_bytes:
-            return start
-    raise TensorFileError(f"tensor {spec.name!r} has offsets {offsets}; its data are {spec.size_bytes} bytes")
+        case [int(start), int(end)] if bool not in map(type, offsets):
+            if start >= 0 and end - start == spec.size_bytes:
+                return start
+    raise TensorFileError(
+        f"tensor {spec.name!r} has offsets {brief(offsets)}; its data are {spec.size_bytes} bytes"
+    )
 
 
 def _check_tiling(spans: Mapping[str, tuple[TensorSpec, int]], data_bytes: int) -> None:
