@@ -1,0 +1,132 @@
+"""The database: SQLite embedded, PostgreSQL in production, one code path.
+
+Rules:
+1. A transaction is opened by the endpoint or the worker, and it is committed before the answer is sent.
+2. Times are the database's: `Transaction.now` is read from it once, at the start.
+3. SQLite: WAL, `synchronous=FULL` (NORMAL can lose an acknowledged commit on power loss), foreign keys on, and write
+   transactions BEGIN IMMEDIATE, so that what they read cannot change under them.
+4. PostgreSQL: READ COMMITTED; a write transaction locks its federation's row first (`lock`), so that writes to one
+   federation are serial there too, and locks are always taken in the same order.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy.orm import Session
+
+from pfedbayespt.server.orm import UtcDateTime
+
+_BUSY_TIMEOUT_MILLISECONDS = 15_000
+_POOL_SIZE, _POOL_OVERFLOW = 10, 35  # more than the 40 threads that serve requests, so that none waits for another
+
+Clock = Callable[[Session], datetime]
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """An open transaction, the time at its start by the database's clock, and who acts in it."""
+
+    session: Session
+    now: datetime
+    actor: str
+
+
+def database_clock(session: Session) -> datetime:
+    """Return the database's time, UTC."""
+    if session.get_bind().dialect.name == "sqlite":
+        instant: Any = func.strftime("%Y-%m-%d %H:%M:%f000", "now", type_=UtcDateTime())
+    else:
+        instant = func.clock_timestamp(type_=UtcDateTime())
+    return session.scalars(select(instant)).one()
+
+
+class Database:
+    """Opens transactions on one database.
+
+    `clock` is the port that tests use to move time; in production it is the database's own.
+    """
+
+    def __init__(self, url: str, clock: Clock = database_clock) -> None:
+        self.url = normalised(url)
+        self._clock = clock
+        self.engine = _make_engine(self.url)
+        self._writing = self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is an embedded file, which this process owns alone."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def write(self, actor: str) -> Iterator[Transaction]:
+        """Open a transaction that commits at the end of the block, or rolls back when it raises."""
+        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield Transaction(session, self._clock(session), actor)
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """Open a transaction for reading only."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield Transaction(session, self._clock(session), actor="reader")
+
+    def make_folder(self) -> None:
+        """Make the folder of an embedded database, if there is none."""
+        if self.is_sqlite:
+            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+
+    def ping(self) -> None:
+        """Return if the database answers."""
+        with self.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+
+
+def normalised(url: str) -> URL:
+    """Return the URL with the drivers this server uses: psycopg 3 for PostgreSQL, the standard library's for SQLite.
+
+    Raises:
+        ValueError: the database is another one, or the SQLite database is not a file.
+    """
+    parsed = make_url(url)
+    match parsed.get_backend_name():
+        case "postgresql" | "postgres":
+            return parsed.set(drivername="postgresql+psycopg")
+        case "sqlite" if parsed.database not in {None, "", ":memory:"}:
+            return parsed.set(drivername="sqlite+pysqlite")
+    raise ValueError(
+        f"database {parsed.render_as_string(hide_password=True)!r} is not supported; "
+        "allowed: postgresql://user@host/name and sqlite:///path/to/file"
+    )
+
+
+def _make_engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True)
+    engine = create_engine(url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the driver would begin transactions late and of the wrong kind
+    for pragma in (
+        f"busy_timeout={_BUSY_TIMEOUT_MILLISECONDS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))

@@ -1,0 +1,28 @@
+"""Queries on `events`."""
+
+from sqlalchemy import select
+
+from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.events.models import EventRecord
+
+
+def last_hash(tx: Transaction, federation_id: str) -> str | None:
+    """Return the hash of the federation's latest event, if it has one."""
+    return tx.session.scalars(
+        select(EventRecord.hash)
+        .where(EventRecord.federation_id == federation_id)
+        .order_by(EventRecord.id.desc())
+        .limit(1)
+    ).first()
+
+
+def of_federation(tx: Transaction, federation_id: str) -> list[EventRecord]:
+    """Return all events of a federation, oldest first."""
+    return list(
+        tx.session.scalars(
+            select(EventRecord)
+            .where(EventRecord.federation_id == federation_id)
+            .order_by(EventRecord.id)
+            .execution_options(yield_per=1000)
+        )
+    )

@@ -1,0 +1,86 @@
+"""Recording, listing and verifying events.
+
+The chain, per federation: hash_i = SHA-256(canonical JSON of {previous_hash: hash_(i-1), actor, action, subject,
+details, occurred_at}), hash_0 = 64 zeros.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from pydantic import JsonValue
+from sqlalchemy import select
+
+from pfedbayespt.protocol import Event, Page, canonical_json
+from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.events import repository
+from pfedbayespt.server.events.models import EventRecord
+from pfedbayespt.server.federations.models import FederationRecord
+from pfedbayespt.server.pages import Order, PageRequest, fetch_page
+
+FIRST_HASH = "0" * 64
+_ORDER = Order((EventRecord.id,))
+
+
+def record(tx: Transaction, federation_id: str, action: str, subject: str, **details: JsonValue) -> None:
+    """Write the event of a change into the transaction that makes the change."""
+    previous = repository.last_hash(tx, federation_id) or FIRST_HASH
+    event = EventRecord(
+        federation_id=federation_id,
+        actor=tx.actor,
+        action=action,
+        subject=subject,
+        details=details,
+        occurred_at=tx.now,
+        previous_hash=previous,
+    )
+    event.hash = _hash_of(event)
+    tx.session.add(event)
+    tx.session.flush()
+
+
+def list_page(tx: Transaction, federation: FederationRecord, request: PageRequest) -> Page[Event]:
+    """Return a page of the federation's events, oldest first."""
+
+    def to_messages(rows: Sequence[EventRecord]) -> list[Event]:
+        return [_to_message(row, federation.name) for row in rows]
+
+    query = select(EventRecord).where(EventRecord.federation_id == federation.id)
+    return fetch_page(tx, query, _ORDER, request, to_messages)
+
+
+def first_broken(events: Iterable[EventRecord]) -> int | None:
+    """Return the id of the first event whose link or content is not what was recorded, None if all are sound."""
+    previous = FIRST_HASH
+    for event in events:
+        if event.previous_hash != previous or event.hash != _hash_of(event):
+            return event.id
+        previous = event.hash
+    return None
+
+
+def _hash_of(event: EventRecord) -> str:
+    moment: datetime = event.occurred_at
+    content = canonical_json(
+        {
+            "previous_hash": event.previous_hash,
+            "actor": event.actor,
+            "action": event.action,
+            "subject": event.subject,
+            "details": event.details,
+            "occurred_at": moment.isoformat(timespec="microseconds"),
+        }
+    )
+    return hashlib.sha256(content).hexdigest()
+
+
+def _to_message(row: EventRecord, federation: str) -> Event:
+    return Event(
+        event_id=row.id,
+        federation=federation,
+        actor=row.actor,
+        action=row.action,
+        subject=row.subject,
+        details=row.details,
+        occurred_at=row.occurred_at,
+    )

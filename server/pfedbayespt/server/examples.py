@@ -1,0 +1,170 @@
+"""The examples in the API's documentation: one small story, three hospitals and a handful of classes."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from pfedbayespt.protocol import (
+    AggregationInput,
+    Assignment,
+    BackboneSpecification,
+    EnrolmentToken,
+    Evaluation,
+    Event,
+    Federation,
+    FederationSpecification,
+    FederationStatus,
+    ModelVersion,
+    ModelVersionStatus,
+    Page,
+    Receipt,
+    Round,
+    RoundPolicy,
+    RoundStatus,
+    RoundTask,
+    Site,
+    SiteAction,
+    SiteCredentials,
+    SiteEvaluation,
+    SiteStatus,
+    TensorSpec,
+    Update,
+    UpdateManifest,
+    UpdateStatus,
+    digest_of_bytes,
+    digest_of_message,
+)
+
+_NOON: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+_ONE: Final = datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
+_NAME: Final = "skin-lesions"
+_SITE_ID: Final = "sit_4d1f6a0c9b8e4f2aa1c35d7e90b6f812"
+_ROUND_ID: Final = "rnd_9a7c52e1d04b4c86b3f1e8d270a5c694"
+_UPDATE_ID: Final = "upd_c2b86f3d5a1e4970868d4f0b9e7a1c35"
+_BASE: Final = digest_of_bytes(b"base")
+_RESULT: Final = digest_of_bytes(b"result")
+_UPDATE: Final = digest_of_bytes(b"update")
+
+SPECIFICATION: Final = FederationSpecification(
+    classes=("benign", "malignant", "unsure"),
+    backbone=BackboneSpecification(
+        architecture="vit_small_patch14_dinov2",
+        weights_digest=digest_of_bytes(b"weights"),
+        image_size_pixels=112,
+    ),
+    rounds=RoundPolicy(num_rounds=12, min_sites_to_start=3, quorum=2, deadline_seconds=1800.0),
+)
+FEDERATION: Final = Federation(
+    name=_NAME,
+    status=FederationStatus.ACTIVE,
+    specification=SPECIFICATION,
+    specification_digest=digest_of_message(SPECIFICATION),
+    serving_version=3,
+    rounds_published=3,
+    created_at=_NOON,
+)
+ENROLMENT_TOKEN: Final = EnrolmentToken(
+    token="enr_" + "A" * 43, federation=_NAME, organisation="hospital-north", expires_at=_ONE
+)
+SITE: Final = Site(
+    site_id=_SITE_ID,
+    site_name="radiology",
+    organisation="hospital-north",
+    federation=_NAME,
+    status=SiteStatus.ACTIVE,
+    enrolled_at=_NOON,
+    last_seen_at=_ONE,
+)
+SITE_CREDENTIALS: Final = SiteCredentials(site=SITE, secret=f"site_{_SITE_ID[4:]}_" + "A" * 43)
+ROUND: Final = Round(
+    round_id=_ROUND_ID,
+    federation=_NAME,
+    round_number=4,
+    task=RoundTask.TRAINING,
+    status=RoundStatus.COLLECTING,
+    base_version=3,
+    base_digest=_BASE,
+    result_version=None,
+    quorum=2,
+    cohort=(_SITE_ID,),
+    updates_accepted=1,
+    updates_quarantined=0,
+    started_at=_NOON,
+    deadline_at=_ONE,
+    finished_at=None,
+)
+ASSIGNMENT: Final = Assignment(
+    action=SiteAction.TRAIN,
+    federation=_NAME,
+    federation_status=FederationStatus.ACTIVE,
+    specification=SPECIFICATION,
+    specification_digest=FEDERATION.specification_digest,
+    round=ROUND,
+    model_version=3,
+    model_digest=_BASE,
+    retry_after_seconds=1.0,
+)
+UPDATE: Final = Update(
+    update_id=_UPDATE_ID,
+    round_id=_ROUND_ID,
+    site_id=_SITE_ID,
+    status=UpdateStatus.AGGREGATED,
+    digest=_UPDATE,
+    size_bytes=181_320,
+    manifest=UpdateManifest(
+        federation=_NAME,
+        round_id=_ROUND_ID,
+        task=RoundTask.TRAINING,
+        base_digest=_BASE,
+        num_examples=128,
+        metrics={"loss": 0.83},
+    ),
+    tensors=(TensorSpec(name="head.weight", dtype="F32", shape=(3, 1536)),),
+    delta_norm=0.42,
+    verdict=None,
+    weight=0.4,
+    received_at=_NOON,
+)
+RECEIPT: Final = Receipt(
+    update_id=_UPDATE_ID,
+    round_id=_ROUND_ID,
+    site_id=_SITE_ID,
+    digest=_UPDATE,
+    size_bytes=181_320,
+    received_at=_NOON,
+)
+EVALUATION: Final = Evaluation(num_examples=64, metrics={"accuracy": 0.81, "nll": 0.55})
+SITE_EVALUATION: Final = SiteEvaluation(
+    site_id=_SITE_ID, site_name="radiology", evaluation=EVALUATION, reported_at=_ONE
+)
+MODEL_VERSION: Final = ModelVersion(
+    version_number=4,
+    federation=_NAME,
+    status=ModelVersionStatus.SERVING,
+    digest=_RESULT,
+    size_bytes=181_020,
+    parent_version=3,
+    round_id=_ROUND_ID,
+    inputs=(
+        AggregationInput(
+            update_id=_UPDATE_ID, site_id=_SITE_ID, digest=_UPDATE, num_examples=128, weight=1.0
+        ),
+    ),
+    evaluations=(SITE_EVALUATION,),
+    created_at=_ONE,
+)
+EVENT: Final = Event(
+    event_id=17,
+    federation=_NAME,
+    actor="worker",
+    action="round.published",
+    subject=_ROUND_ID,
+    details={"version_number": 4},
+    occurred_at=_ONE,
+)
+
+FEDERATIONS: Final = Page(items=(FEDERATION,), next_cursor=None)
+SITES: Final = Page(items=(SITE,), next_cursor=None)
+ROUNDS: Final = Page(items=(ROUND,), next_cursor=None)
+UPDATES: Final = Page(items=(UPDATE,), next_cursor=None)
+MODEL_VERSIONS: Final = Page(items=(MODEL_VERSION,), next_cursor=None)
+EVENTS: Final = Page(items=(EVENT,), next_cursor=None)

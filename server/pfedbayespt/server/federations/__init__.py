@@ -1,0 +1,1 @@
+"""Federations: one collaboration each, with its specification, its initial parameters and its state."""

@@ -1,0 +1,26 @@
+"""The table `federations`: one row per collaboration; the specification never changes."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pfedbayespt.protocol import FederationStatus
+from pfedbayespt.server.orm import Base, enum_column
+
+
+class FederationRecord(Base):
+    """A federation."""
+
+    __tablename__ = "federations"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    status: Mapped[FederationStatus] = mapped_column(enum_column(FederationStatus, "status"))
+    epoch: Mapped[int] = mapped_column(default=0)
+    specification: Mapped[dict[str, Any]]
+    specification_digest: Mapped[str] = mapped_column(String(71))
+    # Set once, with the initial parameters: what every later parameters file and update must look like.
+    tensor_schema: Mapped[list[dict[str, Any]] | None]
+    created_at: Mapped[datetime]

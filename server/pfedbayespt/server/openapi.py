@@ -1,0 +1,73 @@
+"""How operations are documented: a summary, an example of the answer, and every problem it may have.
+
+Examples are real messages, built and checked by the wire contract itself.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Message, Problem, ProblemType
+
+TENSOR_MEDIA_TYPE: Final = "application/vnd.safetensors"
+TAGS: Final = [
+    {"name": "federations", "description": "First, an admin creates a federation, gives it parameters and activates it."},
+    {"name": "sites", "description": "Then each organisation's site enrols with a one-use token and asks what to do."},
+    {"name": "rounds", "description": "Rounds collect updates until their deadline and lead to a model version."},
+    {"name": "updates", "description": "What sites submit in a round."},
+    {"name": "model versions", "description": "Immutable results of rounds: download, evaluate, roll back."},
+    {"name": "predictions", "description": "Answers for images, with honest doubt."},
+    {"name": "events", "description": "What happened, in order."},
+    {"name": "health", "description": "For whoever runs the coordinator."},
+]  # fmt: skip
+
+_GUARDED = (ProblemType.AUTHENTICATION_REQUIRED, ProblemType.PERMISSION_DENIED)
+
+
+def documented(
+    summary: str, *problems: ProblemType, example: Message | None = None, status: int = 200, guarded: bool = True
+) -> dict[str, Any]:
+    """Return the keyword arguments of a route decorator that document the operation.
+
+    `problems` are those that are special to it; those of every guarded operation are added.
+    """
+    every = (*(_GUARDED if guarded else ()), ProblemType.INVALID_REQUEST, *problems)
+    responses: dict[int | str, dict[str, Any]] = problem_responses(every)
+    if example is not None:
+        responses[status] = {"content": {"application/json": {"example": example.model_dump(mode="json")}}}
+    return {"summary": summary, "status_code": status, "responses": responses}
+
+
+def problem_responses(problems: Iterable[ProblemType]) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI responses for `problems`, one per HTTP status, with an example for each kind."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for problem in dict.fromkeys(problems):
+        response = responses.setdefault(
+            problem.status,
+            {"description": problem.title, "content": {PROBLEM_MEDIA_TYPE: {"examples": {}}}},
+        )
+        examples = response["content"][PROBLEM_MEDIA_TYPE]["examples"]
+        examples[problem.name.lower()] = {"summary": problem.title, "value": _example_of(problem)}
+        response["description"] = "; or: ".join(example["summary"] for example in examples.values())
+    return responses
+
+
+def tensor_body(message: str) -> dict[str, Any]:
+    """Return the OpenAPI extra of an operation whose body is a safetensors file."""
+    return {
+        "requestBody": {
+            "required": True,
+            "description": message,
+            "content": {TENSOR_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    }
+
+
+def _example_of(problem: ProblemType) -> dict[str, Any]:
+    document = Problem(
+        type=problem.urn,
+        title=problem.title,
+        status=problem.status,
+        detail="What was wrong with this request, and what is allowed.",
+        instance="req_5f2c1f0e9d3b4a7c8e6f0a1b2c3d4e5f",
+    )
+    return document.model_dump(mode="json")

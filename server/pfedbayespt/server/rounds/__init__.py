@@ -1,0 +1,1 @@
+"""Rounds: one collect, aggregate, publish cycle each."""

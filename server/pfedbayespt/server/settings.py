@@ -1,0 +1,72 @@
+"""How one coordinator process is configured: environment variables `PFEDBAYESPT_<FIELD>`, or arguments.
+
+Rules: there is no default credential, and the process refuses to start without one; every limit has its unit in
+its name; nothing here is ever changed while the process runs.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIN_ADMIN_TOKEN_CHARACTERS = 32
+_MIB = 2**20
+
+
+class ServerRole(StrEnum):
+    """What a process does: `coordinator` runs rounds, `inference` answers predictions (and needs torch)."""
+
+    COORDINATOR = "coordinator"
+    INFERENCE = "inference"
+
+
+class Settings(BaseSettings):
+    """Every knob of the server.
+
+    Raises:
+        pydantic.ValidationError: a value is missing or not allowed, above all `admin_token`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PFEDBAYESPT_", frozen=True, extra="forbid")
+
+    admin_token: SecretStr = Field(description="The admin's bearer token, at least 32 characters.")
+    data_dir: Path = Field(
+        default=Path("pfedbayespt-data"), description="Holds the tensor files and, by default, the database."
+    )
+    database_url: str | None = Field(
+        default=None, description="`postgresql://...` or `sqlite:///file`; None: SQLite in `data_dir`."
+    )
+    roles: frozenset[ServerRole] = Field(default=frozenset({ServerRole.COORDINATOR}), min_length=1)
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    public_docs: bool = Field(default=True, description="Serve /docs, /redoc and /openapi.json.")
+
+    retry_after_seconds: PositiveFloat = Field(default=1.0, description="How soon a waiting site asks again.")
+    heartbeat_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=5.0, description="A site's `last_seen_at` is written at most this often."
+    )
+    worker_interval_seconds: PositiveFloat | None = Field(
+        default=1.0, description="The worker looks for due work this often; None: this process runs no worker."
+    )
+    aggregation_deadline_seconds: PositiveFloat = Field(
+        default=3600.0, description="A round that cannot be aggregated for this long is abandoned."
+    )
+
+    max_update_bytes: PositiveInt = Field(default=256 * _MIB, description="Largest update or parameters file.")
+    max_json_bytes: PositiveInt = Field(default=_MIB, description="Largest body of any other request.")
+    body_deadline_seconds: PositiveFloat = Field(default=300.0, description="A body must arrive within this.")
+    backbone_cache_dir: Path | None = Field(
+        default=None, description="Where inference finds backbones; None: the user's cache folder."
+    )
+
+    @field_validator("admin_token")
+    @classmethod
+    def _is_long_enough(cls, token: SecretStr) -> SecretStr:
+        if len(token.get_secret_value()) < MIN_ADMIN_TOKEN_CHARACTERS:
+            raise ValueError(
+                f"the admin token must have at least {MIN_ADMIN_TOKEN_CHARACTERS} characters; "
+                'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        return token

@@ -1,0 +1,1 @@
+"""Updates: what sites submit in a round."""

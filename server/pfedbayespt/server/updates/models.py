@@ -1,0 +1,44 @@
+"""The table `updates`: what sites submitted, accepted or not. The tensors are in the blob store, by digest."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pfedbayespt.protocol import UpdateStatus
+from pfedbayespt.server.orm import Base, enum_column
+
+_IS_NOT_QUARANTINED = text("status <> 'quarantined'")
+
+
+class UpdateRecord(Base):
+    """A submission."""
+
+    __tablename__ = "updates"
+    __table_args__ = (
+        # A site has one update in a round; quarantined ones do not count, so that a corrected one may follow.
+        Index(
+            "uq_updates_round_site",
+            "round_id",
+            "site_id",
+            unique=True,
+            sqlite_where=_IS_NOT_QUARANTINED,
+            postgresql_where=_IS_NOT_QUARANTINED,
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"), index=True)
+    site_id: Mapped[str] = mapped_column(ForeignKey("sites.id"))
+    status: Mapped[UpdateStatus] = mapped_column(enum_column(UpdateStatus, "status"))
+    epoch: Mapped[int] = mapped_column(default=0)
+    digest: Mapped[str] = mapped_column(String(71))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    # None where the file was too broken to tell.
+    manifest: Mapped[dict[str, Any] | None]
+    tensors: Mapped[list[dict[str, Any]] | None]
+    num_examples: Mapped[int | None]
+    delta_norm: Mapped[float | None]
+    verdict: Mapped[str | None] = mapped_column(Text)
+    received_at: Mapped[datetime]

@@ -1,0 +1,1 @@
+"""The worker: does what is due, whoever was doing it before."""
