@@ -206,9 +206,9 @@ def _resample_positions(
         raise BackboneError(f"the weights hold {patches.shape[1]} patch positions, which is no square grid")
     if (side, side) == tuple(grid):
         return positions
-    image = patches.unflatten(1, (side, side)).movedim(3, 1)
-    image = nn.functional.interpolate(image, size=grid, mode="bicubic", antialias=False, align_corners=False)
-    return torch.cat([fixed, image.flatten(2).transpose(1, 2)], dim=1)
+    image = patches.reshape(1, side, side, -1).movedim(3, 1)
+    resized: Tensor = nn.functional.interpolate(image, size=grid, mode="bicubic", antialias=False)
+    return torch.cat([fixed, resized.flatten(2).transpose(1, 2)], dim=1)
 
 
 def _draw(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
