@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pfedbayespt.demo.measures import Flags, Vector
+from pfedbayespt.demo.scenario import Drawing
 from pfedbayespt.protocol import ModelVersion, Prediction
 
 Curve = Sequence[tuple[int, float]]
@@ -16,18 +16,16 @@ Curves = Mapping[str, Mapping[str, Curve]]
 
 @dataclass(frozen=True)
 class Answer:
-    """One image, what it shows, where it came from, and what the federation's endpoint answered."""
+    """One image, whose it is, and what the federation's endpoint answered."""
 
-    image: Path
-    domain: str
-    truth: str
+    drawing: Drawing
     origin: str
     prediction: Prediction
 
     @property
     def is_correct(self) -> bool:
         """Whether the most probable class is the true one."""
-        return self.prediction.label == self.truth
+        return self.prediction.label == self.drawing.label
 
     @property
     def confidence(self) -> float:
@@ -75,4 +73,3 @@ class Facts:
     versions: Sequence[ModelVersion]
     site_names: Mapping[str, str]
     setting: Mapping[str, str]
-    federation_url: str

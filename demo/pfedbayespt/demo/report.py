@@ -124,4 +124,4 @@ def _served_lineage(facts: Facts) -> dict[str, object]:
 
 
 def _data_url(answer: Answer) -> str:
-    return "data:image/webp;base64," + base64.b64encode(answer.image.read_bytes()).decode()
+    return "data:image/webp;base64," + base64.b64encode(answer.drawing.path.read_bytes()).decode()

@@ -22,6 +22,7 @@ from pfedbayespt.protocol import (
 
 UNSEEN_DOMAIN = "openmoji-black"
 IMAGE_SIZE_PIXELS = 112
+_SEPARATOR = "__"  # between code point and domain in the name of a site's file
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Drawing:
     @property
     def identity(self) -> str:
         """The code point: what the drawing depicts, whoever drew it."""
-        return self.path.stem
+        return self.path.stem.split(_SEPARATOR)[0]
 
 
 def drawings(sample: Path, split: str) -> list[Drawing]:
@@ -80,6 +81,26 @@ def drawings(sample: Path, split: str) -> list[Drawing]:
     return [Drawing(path, domain=path.parts[-3], label=path.parts[-2]) for path in paths]
 
 
+def class_names(sample: Path) -> tuple[str, ...]:
+    """Return the sample's classes in alphabetical order."""
+    return tuple(sorted({drawing.label for drawing in drawings(sample, "train")}))
+
+
+def unseen_drawings(sample: Path, scale: Scale) -> list[Drawing]:
+    """Return images of the domain that no site has, of things that nobody trained on."""
+    by_label: dict[str, list[Drawing]] = {}
+    for drawing in drawings(sample, "test"):
+        if drawing.domain == UNSEEN_DOMAIN:
+            by_label.setdefault(drawing.label, []).append(drawing)
+    return [drawing for row in by_label.values() for drawing in row[: scale.held_out_identities_per_class]]
+
+
+def held_out_drawings(site_folder: Path) -> list[Drawing]:
+    """Return the images that a site laid out by `lay_out_sites` evaluates on."""
+    paths = sorted((site_folder / "held-out").glob("*/*.webp"))
+    return [Drawing(path, path.stem.split(_SEPARATOR)[1], path.parent.name) for path in paths]
+
+
 def lay_out_sites(sample: Path, directory: Path, scale: Scale, seed: int) -> dict[str, Path]:
     """Copy each site's images into `directory/<site>/{train,held-out}/<class>/` and return its folder."""
     rng = random.Random(seed)  # noqa: S311 - shares out images, guards nothing
@@ -89,7 +110,12 @@ def lay_out_sites(sample: Path, directory: Path, scale: Scale, seed: int) -> dic
         ("held-out", list(_held_out_images(sample, scale, rng))),
     ):
         for site_name, drawing in chosen:
-            target = folders[site_name] / split / drawing.label / f"{drawing.identity}-{drawing.domain}.webp"
+            target = (
+                folders[site_name]
+                / split
+                / drawing.label
+                / f"{drawing.identity}{_SEPARATOR}{drawing.domain}.webp"
+            )
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(drawing.path, target)
     return folders

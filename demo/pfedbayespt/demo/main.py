@@ -1,0 +1,176 @@
+"""The demo from beginning to end: lay out, found, run, ask, report."""
+
+import platform
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import timm
+import torch
+from rich.console import Console
+
+from pfedbayespt.client import CoordinatorClient
+from pfedbayespt.demo import screen
+from pfedbayespt.demo.facts import Answers, Facts
+from pfedbayespt.demo.gather import accuracy_curves, ask, versions_in_order
+from pfedbayespt.demo.memberships import found_federation, memberships, run_sites
+from pfedbayespt.demo.processes import Coordinator, running_coordinator
+from pfedbayespt.demo.report import render, standings
+from pfedbayespt.demo.scenario import (
+    FULL,
+    QUICK,
+    SITES,
+    UNSEEN_DOMAIN,
+    Scale,
+    class_names,
+    held_out_drawings,
+    lay_out_sites,
+    specification,
+    unseen_drawings,
+)
+from pfedbayespt.protocol import digest_of_bytes
+
+METHOD, SHARED_PROMPT, ALONE = "ideograms", "ideograms-shared-prompt", "alone-"
+"""Names of the federations: the method, its rival with one prompt for all, and one per site on its own."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person at the keyboard chooses; `port` 0 means any free one."""
+
+    weights: Path
+    sample: Path
+    output: Path
+    quick: bool = False
+    keep: bool = False
+    port: int = 0
+    seed: int = 0
+
+    @property
+    def scale(self) -> Scale:
+        """How much to do."""
+        return QUICK if self.quick else FULL
+
+
+def run(options: Options, console: Console | None = None) -> Path:
+    """Run the whole demo and return the report's path.
+
+    Raises:
+        FileNotFoundError: the sample or the backbone is missing.
+        ProcessFailedError: the coordinator or a site ended with an error.
+    """
+    console = console or Console()
+    began = time.monotonic()
+    shutil.rmtree(options.output, ignore_errors=True)
+    options.output.mkdir(parents=True)
+    folders = lay_out_sites(options.sample, options.output / "sites", options.scale, options.seed)
+    with (
+        running_coordinator(options.output, options.weights.parent, options.port) as coordinator,
+        CoordinatorClient(coordinator.url, coordinator.admin_token) as client,
+    ):
+        console.print(f"coordinator ready at {coordinator.url}, its documentation at {coordinator.url}/docs")
+        _run_federations(options, coordinator, client, folders, console)
+        facts = _gather(options, client, folders, seconds=time.monotonic() - began)
+        report = options.output / "report.html"
+        report.write_text(render(facts), encoding="utf-8")
+        _summarise(console, facts, coordinator, report, seconds=time.monotonic() - began)
+        if options.keep:
+            _stay(console, coordinator)
+    return report
+
+
+def _run_federations(
+    options: Options,
+    coordinator: Coordinator,
+    client: CoordinatorClient,
+    folders: Mapping[str, Path],
+    console: Console,
+) -> None:
+    """Run the method and its rivals one after the other, all on the same terms but one."""
+    terms = partial(
+        specification,
+        class_names(options.sample),
+        digest_of_bytes(options.weights.read_bytes()),
+        options.scale,
+    )
+    found = partial(found_federation, client, weights=options.weights, seed=options.seed)
+    found(METHOD, terms())
+    found(SHARED_PROMPT, terms(family="shared"))
+    for site_name in folders:
+        found(ALONE + site_name, terms(num_sites=1))
+    for title, names, members in (
+        ("together: pFedBayesPT", [METHOD], memberships(METHOD, folders)),
+        ("together: one shared prompt", [SHARED_PROMPT], memberships(SHARED_PROMPT, folders)),
+        (
+            "each site alone",
+            [ALONE + name for name in folders],
+            list(chain(*(memberships(ALONE + name, {name: path}) for name, path in folders.items()))),
+        ),
+    ):
+        console.rule(title)
+        with screen.live(console) as display:
+            show = lambda names=names, display=display: display.update(  # noqa: E731
+                screen.progress_of(client, names, options.scale.num_rounds)
+            )
+            run_sites(coordinator, client, members, options.weights, show)
+
+
+def _gather(
+    options: Options, client: CoordinatorClient, folders: Mapping[str, Path], seconds: float
+) -> Facts:
+    known = chain(*(ask(client, METHOD, held_out_drawings(path), name) for name, path in folders.items()))
+    unseen = ask(client, METHOD, unseen_drawings(options.sample, options.scale), UNSEEN_DOMAIN)
+    alone = {name: accuracy_curves(client, ALONE + name)[name] for name in folders}
+    return Facts(
+        classes=class_names(options.sample),
+        mixtures={plan.name: plan.mixture for plan in SITES},
+        num_images={name: _num_images(path) for name, path in folders.items()},
+        curves={
+            "pFedBayesPT": accuracy_curves(client, METHOD),
+            "shared prompt": accuracy_curves(client, SHARED_PROMPT),
+            "alone": alone,
+        },
+        known=Answers(tuple(known)),
+        unseen=Answers(tuple(unseen)),
+        versions=versions_in_order(client, METHOD),
+        site_names={site.site_id: site.site_name for site in client.sites.list(METHOD)},
+        setting={
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {platform.platform()}",
+            "software": f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}",
+            "command": "pfedbayespt demo" + (" --quick" if options.quick else ""),
+            "seed": str(options.seed),
+            "training took": f"{seconds:.0f} s, the rivals included",
+        },
+    )
+
+
+def _num_images(folder: Path) -> tuple[int, int]:
+    """Return how many images a site trains on and holds out."""
+    return len(list(folder.glob("train/*/*"))), len(list(folder.glob("held-out/*/*")))
+
+
+def _summarise(
+    console: Console, facts: Facts, coordinator: Coordinator, report: Path, seconds: float
+) -> None:
+    console.rule("two images, two answers")
+    screen.show_answer(console, "from a site's own mixture", facts.known.rows[0])
+    screen.show_answer(console, "from a domain that no site has", facts.unseen.rows[0])
+    console.rule("what came of it")
+    screen.show_standings(console, standings(facts))
+    console.print(f"took {seconds:.0f} s; report: [link=file://{report.resolve()}]{report}[/link]")
+    console.print(f"documentation: {coordinator.url}/docs")
+
+
+def _stay(console: Console, coordinator: Coordinator) -> None:
+    """Wait until the person ends the demo."""
+    console.print(f"admin token (paste it into Authorize): {coordinator.admin_token}")
+    console.print("still running; end it with Ctrl-C")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        console.print("stopping")
