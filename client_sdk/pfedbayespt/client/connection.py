@@ -1,0 +1,197 @@
+"""One coordinator and one credential: requests go out, messages come back, problems are raised.
+
+Rules:
+1. Calls that can be repeated without harm (reads, PUTs, predictions) are tried again after 429, 502, 503, 504
+   and after a lost connection. Every other call is repeated only if nothing was sent.
+2. A Retry-After header sets the wait; otherwise it grows from 0.1 to 5 seconds, with jitter.
+3. `Timeouts.total_seconds` bounds one call with all its repetitions: a wait that would end later is not begun.
+4. Unknown fields in an answer are ignored, so that a newer coordinator can say more; what is sent is exact.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import stamina
+from pydantic import ValidationError
+
+from pfedbayespt.client.errors import ProblemError, TransportError, problem_error
+from pfedbayespt.client.transport import HttpAnswer, HttpRequest, Timeouts, Transport
+from pfedbayespt.protocol import Message, Page, Problem
+
+RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+Answer = TypeVar("Answer", bound=Message)
+Item = TypeVar("Item", bound=Message)
+QueryValue = str | int | float | None
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What every resource of the client shares.
+
+    Attributes:
+        base_url: the coordinator's address, without `/v1`.
+        credential: admin token or site secret; None for calls that need none.
+        transport: sends one request once.
+        timeouts: how long to wait for what.
+        clock: monotonic seconds.
+    """
+
+    base_url: str
+    credential: str | None
+    transport: Transport
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        address = urlsplit(self.base_url)
+        if address.scheme not in {"http", "https"} or not address.hostname:
+            raise TransportError(
+                f"{self.base_url!r} is not a coordinator's address; allowed: http://... or https://...",
+                sent=False,
+            )
+        if address.scheme == "http" and self.credential and address.hostname not in _LOOPBACK_HOSTS:
+            logger.warning("the credential for %s travels unencrypted; use https://", address.hostname)
+
+    def get(self, path: str, answer: type[Answer], **query: QueryValue) -> Answer:
+        """GET `path` and read the answer as `answer`."""
+        return parse(self.send("GET", path, query=query), answer)
+
+    def post(self, path: str, answer: type[Answer], message: Message | None = None) -> Answer:
+        """POST `message` to `path`, once, and read the answer as `answer`."""
+        if message is None:
+            return parse(self.send("POST", path), answer)
+        return parse(self.send("POST", path, body=to_json(message), media_type="application/json"), answer)
+
+    def pages(self, path: str, item: type[Item], page_size: int = 100) -> Iterator[Item]:
+        """Yield the items of a list, asking for one page after the other."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, Page[item], cursor=cursor, limit=page_size)  # type: ignore[valid-type]
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, QueryValue] | None = None,
+        body: bytes = b"",
+        media_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool | None = None,
+    ) -> HttpAnswer:
+        """Send one request, again where rule 1 allows it, and return the answer if it is a 2xx.
+
+        Raises:
+            ProblemError: the coordinator said no.
+            TransportError: it said nothing, or nothing that can be understood.
+        """
+        request = HttpRequest(
+            method, self._url(path, query or {}), self._headers(media_type, headers or {}), body
+        )
+        repeatable = method in {"GET", "PUT"} if idempotent is None else idempotent
+        deadline = self.clock() + self.timeouts.total_seconds
+        for attempt in stamina.retry_context(
+            on=lambda error: self._when_to_retry(error, repeatable=repeatable, deadline=deadline),
+            attempts=None,
+            timeout=None,
+        ):
+            with attempt:
+                answer = self.transport(request, self.timeouts.within(deadline - self.clock()))
+                _raise_for_problem(answer, request)
+        return answer
+
+    def _when_to_retry(self, error: Exception, *, repeatable: bool, deadline: float) -> bool | float:
+        seconds_left = deadline - self.clock()
+        if isinstance(error, ProblemError):
+            wait = error.retry_after_seconds
+            if not repeatable or error.status not in RETRIED_STATUSES or (wait or 0.0) >= seconds_left:
+                return False
+            return True if wait is None else wait
+        may_repeat = isinstance(error, TransportError) and (repeatable or not error.sent)
+        return may_repeat and seconds_left > 0
+
+    def _url(self, path: str, query: Mapping[str, QueryValue]) -> str:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self.base_url.rstrip("/") + path + (f"?{urlencode(given)}" if given else "")
+
+    def _headers(self, media_type: str | None, extra: Mapping[str, str]) -> dict[str, str]:
+        headers = {"Accept": "application/json, application/problem+json", "User-Agent": "pfedbayespt"}
+        if self.credential:
+            headers["Authorization"] = f"Bearer {self.credential}"
+        if media_type:
+            headers["Content-Type"] = media_type
+        return {**headers, **extra}
+
+
+def segment(value: str | int) -> str:
+    """Return `value` as one segment of a path, whatever characters it holds."""
+    return quote(str(value), safe="")
+
+
+def to_json(message: Message) -> bytes:
+    """Return the message as it is sent."""
+    return message.model_dump_json().encode()
+
+
+def parse(answer: HttpAnswer, message: type[Answer]) -> Answer:
+    """Read the body of `answer` as a message.
+
+    Raises:
+        TransportError: it is not one.
+    """
+    try:
+        return message.model_validate_json(answer.body, extra="ignore")
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "the body"
+        raise TransportError(
+            f"the answer is not a {message.__name__} ({where}: {fault['msg']}); "
+            "is this the address of a pfedbayespt coordinator of the same version?"
+        ) from error
+
+
+def _raise_for_problem(answer: HttpAnswer, request: HttpRequest) -> None:
+    if 200 <= answer.status < 300:
+        return
+    raise problem_error(_problem_of(answer, request), _retry_after_seconds(answer.headers.get("retry-after")))
+
+
+def _problem_of(answer: HttpAnswer, request: HttpRequest) -> Problem:
+    """Read the problem document; a proxy in between answers with something else."""
+    try:
+        return Problem.model_validate(json.loads(answer.body))
+    except ValueError:
+        title = f"HTTP {answer.status}"
+        detail = f"{request.method} {request.url} was answered with {title} and no problem document"
+        if "location" in answer.headers:
+            detail += f", but sent on to {answer.headers['location']}: give the coordinator's own address"
+        return Problem(type="about:blank", title=title, status=answer.status, detail=detail)
+
+
+def _retry_after_seconds(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds or a date (RFC 9110 section 10.2.3)."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return seconds if 0.0 <= seconds < float("inf") else 0.0

@@ -1,0 +1,1 @@
+"""One module per kind of object that the coordinator keeps."""

@@ -1,0 +1,192 @@
+"""The site's state directory: what survives a kill, readable by its owner alone.
+
+    site.json            who this site is, its secret, and what it agreed to (written once, at enrolment)
+    progress.json        how far it has come
+    personal.safetensors parameters that never leave this machine
+    outbox/              a finished update that is not yet acknowledged (see outbox.py)
+    versions/            the model versions used last, named by digest
+    lock                 held by the one process that runs the site
+
+Rules:
+1. The directory is 0700, its files 0600; a directory that others may read is refused, as ssh refuses such keys.
+2. A file is replaced whole: written beside, flushed to the disk, renamed. A kill leaves the old or the new one.
+3. The pinned digests never change. Another specification or backbone means another enrolment (promise P8).
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_serializer
+
+from pfedbayespt.client.errors import StateError
+from pfedbayespt.protocol import Digest, FederationSpecification, Message, Slug
+
+Record = TypeVar("Record", bound=Message)
+
+
+class Enrolment(Message):
+    """Who this site is and what it agreed to."""
+
+    format: Literal["pfedbayespt.site/1"] = "pfedbayespt.site/1"
+    base_url: str
+    ca_file: str | None
+    federation: Slug
+    organisation: Slug
+    site_id: str
+    site_name: Slug
+    secret: SecretStr
+
+    @field_serializer("secret", when_used="json")
+    def _reveal_in_the_file(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
+
+
+class Agreement(Message):
+    """What this site agreed to when it joined, and the backbone file it brought along."""
+
+    format: Literal["pfedbayespt.agreement/1"] = "pfedbayespt.agreement/1"
+    specification: FederationSpecification
+    specification_digest: Digest
+    backbone_file: str
+
+
+class Progress(Message):
+    """How far this site has come."""
+
+    rounds_contributed: int = 0
+    last_round_number: int | None = None
+    refused_round_id: str | None = None
+    serving_version: int | None = None
+    serving_digest: Digest | None = None
+    last_metrics: dict[str, float] = Field(default={}, description="Of the last training or evaluation.")
+
+
+class StateDirectory:
+    """One site's files. `create` makes the directory, `open` takes one that is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make the directory, or take an empty one.
+
+        Raises:
+            StateError: it holds an enrolled site already.
+        """
+        if (path / "site.json").exists():
+            raise StateError(
+                f"{path} already holds an enrolled site; resume that one or choose another directory"
+            )
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Take a directory that `create` made.
+
+        Raises:
+            StateError: no site is enrolled there, or others may read it.
+        """
+        identity = path / "site.json"
+        if not identity.exists():
+            raise StateError(f"{path} holds no enrolled site; enrol one first")
+        for place in (path, identity):
+            if place.stat().st_mode & 0o077:
+                raise StateError(f"{place} may be read by others; allowed: its owner alone (chmod go-rwx)")
+        return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from running this site.
+
+        Raises:
+            StateError: another process runs it.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise StateError(f"another process runs the site in {self.path}") from error
+        finally:
+            os.close(descriptor)
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """Who this site is."""
+        return self._read("site.json", Enrolment)
+
+    def write_enrolment(self, enrolment: Enrolment) -> None:
+        """Remember who this site is."""
+        self._write("site.json", enrolment)
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """What the site agreed to; None until it has seen the specification."""
+        return self._read("agreement.json", Agreement) if (self.path / "agreement.json").exists() else None
+
+    def write_agreement(self, agreement: Agreement) -> None:
+        """Pin what this site agrees to.
+
+        Raises:
+            StateError: it has agreed to another specification.
+        """
+        before = self.agreement
+        if before is not None and before.specification_digest != agreement.specification_digest:
+            raise StateError(f"{self.path} has agreed to {before.specification_digest} and cannot change")
+        self._write("agreement.json", agreement)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the site has come."""
+        return self._read("progress.json", Progress) if (self.path / "progress.json").exists() else Progress()
+
+    def write_progress(self, progress: Progress) -> None:
+        """Remember how far the site has come."""
+        self._write("progress.json", progress)
+
+    @property
+    def personal_file(self) -> Path:
+        """Where the personal parameters are, if there are any."""
+        return self.path / "personal.safetensors"
+
+    def _read(self, name: str, record: type[Record]) -> Record:
+        try:
+            return record.model_validate_json((self.path / name).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StateError(f"{self.path / name} cannot be read: {error}") from error
+
+    def _write(self, name: str, record: Message) -> None:
+        write_whole(self.path / name, record.model_dump_json(indent=2).encode())
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Replace `file` by `content` so that a kill leaves the old or the new one, and only its owner may read it."""
+    beside = file.with_name(f".{file.name}.new")
+    write_through(beside, content)
+    beside.replace(file)
+    flush_folder(file.parent)
+
+
+def write_through(file: Path, content: bytes) -> None:
+    """Write `content` and wait until it is on the disk."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until renames inside `folder` are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

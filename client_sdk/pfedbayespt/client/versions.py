@@ -1,0 +1,58 @@
+"""The model versions a site has downloaded: small, verified on every read, and forgotten oldest first."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pfedbayespt.client.coordinator import CoordinatorClient
+from pfedbayespt.client.errors import IntegrityError
+from pfedbayespt.client.state import write_whole
+from pfedbayespt.protocol import digest_of_bytes
+
+KEPT_VERSIONS = 3
+"""The one to train from, the candidate to evaluate, the one that serves."""
+
+
+@dataclass(frozen=True)
+class VersionCache:
+    """Parameters files by digest, in one folder of the state directory."""
+
+    folder: Path
+    client: CoordinatorClient
+    federation: str
+
+    def fetch(self, number: int, digest: str) -> bytes:
+        """Return the parameters file of version `number`, from the disk or from the coordinator.
+
+        Raises:
+            IntegrityError: what the coordinator sent is not what it announced.
+        """
+        kept = self.read(digest)
+        if kept is not None:
+            return kept
+        content = self.client.model_versions.download(self.federation, number, digest)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        write_whole(self._file(digest), content)
+        self._forget_the_oldest()
+        return content
+
+    def read(self, digest: str) -> bytes | None:
+        """Return the file of `digest` if it is here and whole."""
+        file = self._file(digest)
+        if not file.exists():
+            return None
+        content = file.read_bytes()
+        if digest_of_bytes(content) != digest:
+            file.unlink()
+            return None
+        return content
+
+    def _file(self, digest: str) -> Path:
+        algorithm, _, name = digest.partition(":")
+        if algorithm != "sha256" or not name.isalnum():
+            raise IntegrityError(f"{digest!r} is not a digest; allowed: sha256:<hex>")
+        return self.folder / f"{name}.safetensors"
+
+    def _forget_the_oldest(self) -> None:
+        files = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+        for file in files[:-KEPT_VERSIONS]:
+            file.unlink()
