@@ -1,6 +1,7 @@
 """Founding the demo's federations and running their sites, each site a process of its own.
 
-The rivals of the method are federations too, on the same coordinator and the same terms but one: `shared` gives every image the same prompt, and a federation of one site is that site training alone.
+The rivals of the method are federations too, on the same coordinator and the same terms but one: `shared` gives
+every image the same prompt, and a federation of one site is that site training alone.
 """
 
 import time
