@@ -2,6 +2,7 @@
 
 import io
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -309,6 +310,15 @@ def test_slices_of_several_tensors_may_be_read_in_turn() -> None:
         strict=True,
     )
     assert [(list(left), list(right)) for left, right in pairs] == [([0, 1, 2], [0.5]), ([3, 4, 5], [-0.5])]
+
+
+def test_a_waiting_iterator_does_not_hold_on_to_its_last_slice() -> None:
+    # An aggregation waits on one iterator per site, and must not keep a slice of each.
+    file = io.BytesIO(tensors.encode(sample(), Note()))
+    slices = tensors.iter_slices(file, tensors.read_header(file), "head.weight", 3)
+    first = weakref.ref(next(slices))
+    assert first() is None
+    assert list(next(slices)) == [3, 4, 5]
 
 
 def test_an_unknown_tensor_is_a_key_error() -> None:

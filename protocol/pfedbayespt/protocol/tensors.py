@@ -184,13 +184,17 @@ def iter_slices(file: BinaryIO, header: TensorHeader, name: str, max_elements: i
         TensorFileError: the data holds NaN or infinity, or ends early.
     """
     spec = header.spec(name)
-    dtype = _NUMPY_TYPES[spec.dtype]
     for first in range(0, spec.num_elements, max_elements):
-        count = min(max_elements, spec.num_elements - first)
-        file.seek(header.starts[name] + first * dtype.itemsize)
-        elements = np.frombuffer(_read_exactly(file, count * dtype.itemsize), dtype=dtype)
-        _check_finite(name, elements)
-        yield elements
+        # Nothing is kept in a variable here: a waiting iterator must not hold on to its last slice.
+        yield _read_slice(file, header, spec, range(first, min(first + max_elements, spec.num_elements)))
+
+
+def _read_slice(file: BinaryIO, header: TensorHeader, spec: TensorSpec, indices: range) -> FloatArray:
+    dtype = _NUMPY_TYPES[spec.dtype]
+    file.seek(header.starts[spec.name] + indices.start * dtype.itemsize)
+    elements: FloatArray = np.frombuffer(_read_exactly(file, len(indices) * dtype.itemsize), dtype=dtype)
+    _check_finite(spec.name, elements)
+    return elements
 
 
 def _spec_of(name: str, array: FloatArray) -> TensorSpec:
