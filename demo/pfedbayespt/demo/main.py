@@ -1,5 +1,6 @@
 """The demo from beginning to end: lay out, found, run, ask, report."""
 
+import json
 import platform
 import shutil
 import signal
@@ -20,7 +21,7 @@ from pfedbayespt.demo.facts import Answers, Facts
 from pfedbayespt.demo.gather import accuracy_curves, ask, versions_in_order
 from pfedbayespt.demo.memberships import found_federation, memberships, run_sites
 from pfedbayespt.demo.processes import Coordinator, running_coordinator
-from pfedbayespt.demo.report import render, standings
+from pfedbayespt.demo.report import render, results, standings
 from pfedbayespt.demo.scenario import (
     FULL,
     QUICK,
@@ -78,6 +79,7 @@ def run(options: Options, console: Console | None = None) -> Path:
         facts = _gather(options, client, folders, seconds=time.monotonic() - began)
         report = options.output / "report.html"
         report.write_text(render(facts), encoding="utf-8")
+        (options.output / "results.json").write_text(json.dumps(results(facts), indent=2), encoding="utf-8")
         _summarise(console, facts, coordinator, report, seconds=time.monotonic() - began)
         if options.keep:
             _stay(console, coordinator)

@@ -3,7 +3,7 @@
 import base64
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import jinja2
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from pfedbayespt.demo import charts
 from pfedbayespt.demo.facts import Answer, Answers, Facts
 from pfedbayespt.demo.measures import area_under_risk_coverage, auroc, expected_calibration_error
+from pfedbayespt.protocol import ModelVersion, ModelVersionStatus
 
 GRID_ROWS = (("right, on the sites' domains", 6), ("wrong, on the sites' domains", 6), ("unseen domain", 6))
 
@@ -35,6 +36,33 @@ def standings(facts: Facts) -> list[Standing]:
         Standing(site, final["pFedBayesPT"][site], final["shared prompt"][site], final["alone"][site])
         for site in sorted(final["pFedBayesPT"])
     ]
+
+
+def results(facts: Facts) -> dict[str, object]:
+    """Return what a program would want to know of the run, ready for JSON."""
+    served = served_version(facts)
+    return {
+        "num_classes": len(facts.classes),
+        "sites": [asdict(row) for row in standings(facts)],
+        "doubt": _doubt_table(facts.known, facts.unseen),
+        "accuracy_known_domains": float(facts.known.correct.mean()),
+        "accuracy_unseen_domain": float(facts.unseen.correct.mean()),
+        "expected_calibration_error": expected_calibration_error(facts.known.confidence, facts.known.correct),
+        "served": {
+            "version": served.version_number,
+            "digest": served.digest,
+            "inputs": [
+                {"site_name": facts.site_names[item.site_id], "weight": item.weight, "digest": item.digest}
+                for item in served.inputs
+            ],
+        },
+        "setting": dict(facts.setting),
+    }
+
+
+def served_version(facts: Facts) -> ModelVersion:
+    """Return the version that answers predictions."""
+    return next(version for version in facts.versions if version.status is ModelVersionStatus.SERVING)
 
 
 def render(facts: Facts) -> str:
@@ -84,11 +112,6 @@ def _doubt_table(known: Answers, unseen: Answers) -> list[dict[str, float | str]
     ]
 
 
-def calibration_error(facts: Facts) -> float:
-    """Return the expected calibration error on the sites' domains, 15 bins."""
-    return expected_calibration_error(facts.known.confidence, facts.known.correct)
-
-
 def _grid(facts: Facts) -> Iterator[tuple[str, Sequence[Answer]]]:
     right = [row for row in facts.known.rows if row.is_correct]
     wrong = [row for row in facts.known.rows if not row.is_correct]
@@ -107,7 +130,7 @@ def _spread(rows: Sequence[Answer], count: int) -> Sequence[Answer]:
 def _served_lineage(facts: Facts) -> dict[str, object]:
     """The served version, its updates, and its ancestors back to the initial parameters."""
     by_number = {version.version_number: version for version in facts.versions}
-    served = next(version for version in facts.versions if version.status == "serving")
+    served = served_version(facts)
     chain = [served]
     while (parent := chain[-1].parent_version) is not None:
         chain.append(by_number[parent])

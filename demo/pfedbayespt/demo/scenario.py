@@ -34,9 +34,9 @@ class SitePlan:
 
 
 SITES = (
-    SitePlan("clinic-north", {"noto": 0.6, "twemoji": 0.3, "fluent": 0.1}),
-    SitePlan("clinic-south", {"twemoji": 0.5, "openmoji-color": 0.4, "fluent": 0.1}),
-    SitePlan("clinic-west", {"fluent": 0.6, "openmoji-color": 0.2, "noto": 0.2}),
+    SitePlan("clinic-north", {"google": 0.6, "twitter": 0.3, "fluent": 0.1}),
+    SitePlan("clinic-south", {"twitter": 0.5, "openmoji-color": 0.4, "fluent": 0.1}),
+    SitePlan("clinic-west", {"fluent": 0.6, "openmoji-color": 0.2, "google": 0.2}),
 )
 
 

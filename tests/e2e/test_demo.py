@@ -1,0 +1,52 @@
+"""The whole product at work: `pfedbayespt demo --quick` with real processes, the real ViT and real images."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.backbone, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory: pytest.TempPathFactory, backbone_weights: Path) -> Path:
+    output = tmp_path_factory.mktemp("demo") / "run"
+    command = [sys.executable, "-m", "pfedbayespt.cli.main", "demo", "--quick", "--output", str(output)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
+    return output
+
+
+def test_every_site_learns_far_beyond_chance(demo_run: Path) -> None:
+    results = json.loads((demo_run / "results.json").read_text())
+    assert len(results["sites"]) == 3
+    for site in results["sites"]:
+        assert site["federated"] > 4 / results["num_classes"], site
+
+
+def test_the_federation_beats_the_sites_alone_on_average(demo_run: Path) -> None:
+    sites = json.loads((demo_run / "results.json").read_text())["sites"]
+    assert sum(site["federated"] for site in sites) > sum(site["alone"] for site in sites)
+
+
+def test_the_report_stands_alone(demo_run: Path) -> None:
+    html = (demo_run / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["']https?:""", html)
+    assert "<script" not in html
+    assert html.count("<svg") == 3
+    assert html.count("data:image/webp;base64,") >= 12
+
+
+def test_the_served_version_names_the_updates_behind_it(demo_run: Path) -> None:
+    lineage = json.loads((demo_run / "results.json").read_text())["served"]
+    assert {update["site_name"] for update in lineage["inputs"]} == {
+        "clinic-north",
+        "clinic-south",
+        "clinic-west",
+    }
+    assert sum(update["weight"] for update in lineage["inputs"]) == pytest.approx(1.0)
