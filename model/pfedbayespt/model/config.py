@@ -148,6 +148,7 @@ class TrainingConfig:
     """What a site does in one round.
 
     Attributes:
+        final_learning_rate_ratio: share of the learning rates that is left in the federation's last round.
         beta: weight of the KL per latent dimension, in nats; reached linearly over `beta_warmup_rounds`.
         num_mixing_samples: K, extra draws of the mixing distribution in the bound.
         num_train_samples: S, posterior samples per image and step.
@@ -158,6 +159,7 @@ class TrainingConfig:
     batch_size: int = 32
     learning_rate: float = 2e-3
     head_learning_rate: float = 1e-2
+    final_learning_rate_ratio: float = 1.0
     weight_decay: float = 1e-4
     beta: float = 1e-3
     beta_warmup_rounds: int = 3
@@ -172,6 +174,7 @@ class TrainingConfig:
         _require_positive(self, "num_train_samples", "gradient_clip_norm")
         for name in ("weight_decay", "beta", "beta_warmup_rounds", "num_mixing_samples", "seed"):
             _require(self, name, lambda value: value >= 0, "0 or more")
+        _require(self, "final_learning_rate_ratio", lambda value: 0 < value <= 1, "more than 0, at most 1")
         _require_choice(self, "gradient_estimator", get_args(GradientEstimator))
 
     @classmethod

@@ -78,6 +78,11 @@ class TrainingSpecification(Message):
     batch_size: PositiveInt = 32
     learning_rate: PositiveFloat = 2e-3
     head_learning_rate: PositiveFloat = 1e-2
+    final_learning_rate_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0,
+        description="Both learning rates fall to this share over the federation's rounds, along half a cosine; "
+        "they stay constant where num_rounds is not set.",
+    )
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     beta: Annotated[float, Field(ge=0.0)] = Field(
         default=1e-3, description="Weight of the KL per latent dimension, in nats."
@@ -129,6 +134,8 @@ class RoundPolicy(Message):
             raise ValueError(
                 f"min_sites_to_start {self.min_sites_to_start} is below quorum {self.quorum}: no round could close"
             )
+        if self.max_accuracy_drop is not None and not self.evaluate:
+            raise ValueError("max_accuracy_drop needs evaluate: true, or there is nothing to compare")
         return self
 
 
