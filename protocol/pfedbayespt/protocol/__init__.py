@@ -33,6 +33,7 @@ from pfedbayespt.protocol.pages import Page, PageSize
 from pfedbayespt.protocol.predictions import (
     ClassProbability,
     Prediction,
+    PredictionOptions,
     PredictionRequest,
     Uncertainty,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "ParametersManifest",
     "PosteriorSpecification",
     "Prediction",
+    "PredictionOptions",
     "PredictionRequest",
     "Problem",
     "ProblemKind",

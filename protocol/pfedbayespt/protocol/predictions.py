@@ -32,16 +32,21 @@ NumSamples = Annotated[int, Field(ge=1, le=256)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
-class PredictionRequest(Message):
-    """The JSON form of a prediction request; the raw image body takes the same options as query parameters."""
+class PredictionOptions(Message):
+    """How to answer: fields of the JSON form, query parameters of the other forms of a prediction request."""
 
-    image: ImageFile = Field(description="A JPEG, PNG or WEBP file, base64. Never a URL.")
-    num_samples: NumSamples = 16
+    num_samples: NumSamples = Field(default=16, description="S: draws of the prompt posterior.")
     top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="None: all classes.")
     seed: Seed | None = Field(default=None, description="None: derived from the image and the version.")
     model_version: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="None: the serving one."
     )
+
+
+class PredictionRequest(PredictionOptions):
+    """The JSON form of a prediction request."""
+
+    image: ImageFile = Field(description="A JPEG, PNG or WEBP file, base64. Never a URL.")
 
 
 class ClassProbability(Message):
