@@ -49,8 +49,8 @@ class Update(Message):
     status: UpdateStatus
     digest: Digest
     size_bytes: int
-    manifest: UpdateManifest
-    tensors: TensorSchema
+    manifest: UpdateManifest | None = Field(description="None: quarantined, and too broken to tell.")
+    tensors: TensorSchema = Field(description="Empty: quarantined, and too broken to tell.")
     delta_norm: float | None = Field(description="Euclidean norm over all tensors.")
     verdict: str | None = Field(description="Why it was quarantined or discarded.")
     weight: float | None = Field(description="Its share in the aggregate, once aggregated.")

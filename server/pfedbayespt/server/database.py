@@ -3,10 +3,10 @@
 Rules:
 1. A transaction is opened by the endpoint or the worker, and it is committed before the answer is sent.
 2. Times are the database's: `Transaction.now` is read from it once, at the start.
-3. SQLite: WAL, `synchronous=FULL` (NORMAL can lose an acknowledged commit on power loss), foreign keys on, and write
-   transactions BEGIN IMMEDIATE, so that what they read cannot change under them.
-4. PostgreSQL: READ COMMITTED; a write transaction locks its federation's row first (`lock`), so that writes to one
-   federation are serial there too, and locks are always taken in the same order.
+3. SQLite: WAL, `synchronous=FULL` (NORMAL can lose an acknowledged commit on power loss), foreign keys on,
+   and write transactions BEGIN IMMEDIATE, so that what they read cannot change under them.
+4. PostgreSQL: READ COMMITTED; a write transaction locks its federation's row first (`lock`), so that writes
+   to one federation are serial there too, and locks are always taken in the same order.
 """
 
 import sqlite3
@@ -22,8 +22,12 @@ from sqlalchemy.orm import Session
 
 from pfedbayespt.server.orm import UtcDateTime
 
+_MIGRATION_LOCK = 0x70666564  # any number that is ours
 _BUSY_TIMEOUT_MILLISECONDS = 15_000
-_POOL_SIZE, _POOL_OVERFLOW = 10, 35  # more than the 40 threads that serve requests, so that none waits for another
+_POOL_SIZE, _POOL_OVERFLOW = (
+    10,
+    35,
+)  # more than the 40 threads that serve requests, so that none waits for another
 
 Clock = Callable[[Session], datetime]
 
@@ -43,7 +47,8 @@ def database_clock(session: Session) -> datetime:
         instant: Any = func.strftime("%Y-%m-%d %H:%M:%f000", "now", type_=UtcDateTime())
     else:
         instant = func.clock_timestamp(type_=UtcDateTime())
-    return session.scalars(select(instant)).one()
+    moment: datetime = session.scalars(select(instant)).one()
+    return moment
 
 
 class Database:
@@ -75,6 +80,18 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield Transaction(session, self._clock(session), actor="reader")
 
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """Open a transaction for changing the schema: one process at a time, foreign keys checked at the end."""
+        with self._writing.connect() as connection:
+            if self.is_sqlite:  # tables are rebuilt, and this pragma only works outside of a transaction
+                connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+            with connection.begin():
+                if not self.is_sqlite:
+                    connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+                yield connection
+            connection.invalidate()  # the next user gets a connection with the usual pragmas
+
     def make_folder(self) -> None:
         """Make the folder of an embedded database, if there is none."""
         if self.is_sqlite:
@@ -91,7 +108,7 @@ class Database:
 
 
 def normalised(url: str) -> URL:
-    """Return the URL with the drivers this server uses: psycopg 3 for PostgreSQL, the standard library's for SQLite.
+    """Return the URL with this server's drivers: psycopg 3 for PostgreSQL, the standard library's for SQLite.
 
     Raises:
         ValueError: the database is another one, or the SQLite database is not a file.

@@ -162,9 +162,9 @@ EVENT: Final = Event(
     occurred_at=_ONE,
 )
 
-FEDERATIONS: Final = Page(items=(FEDERATION,), next_cursor=None)
-SITES: Final = Page(items=(SITE,), next_cursor=None)
-ROUNDS: Final = Page(items=(ROUND,), next_cursor=None)
-UPDATES: Final = Page(items=(UPDATE,), next_cursor=None)
-MODEL_VERSIONS: Final = Page(items=(MODEL_VERSION,), next_cursor=None)
-EVENTS: Final = Page(items=(EVENT,), next_cursor=None)
+FEDERATIONS: Final[Page[Federation]] = Page(items=(FEDERATION,), next_cursor=None)
+SITES: Final[Page[Site]] = Page(items=(SITE,), next_cursor=None)
+ROUNDS: Final[Page[Round]] = Page(items=(ROUND,), next_cursor=None)
+UPDATES: Final[Page[Update]] = Page(items=(UPDATE,), next_cursor=None)
+MODEL_VERSIONS: Final[Page[ModelVersion]] = Page(items=(MODEL_VERSION,), next_cursor=None)
+EVENTS: Final[Page[Event]] = Page(items=(EVENT,), next_cursor=None)

@@ -1,7 +1,7 @@
 """Identifiers and secrets: what they look like and how a secret is kept.
 
-Ids are `<prefix>_<32 hex digits>` of a random UUID and say nothing. Secrets hold 256 random bits; the database keeps
-their SHA-256 only (a slow hash would buy nothing for random 256-bit strings).
+Ids are `<prefix>_<32 hex digits>` of a random UUID and say nothing. Secrets hold 256 random bits; the
+database keeps their SHA-256 only (a slow hash would buy nothing for random 256-bit strings).
 """
 
 import hashlib

@@ -1,19 +1,18 @@
-"""What every lifecycle has in common: a table of transitions, and one way to make one.
+"""What every lifecycle has in common: a table of verbs, and one way to apply one.
 
 Rules:
 1. A status changes through `advance` only; each resource's `lifecycle.py` names the verbs.
-2. `advance` is a compare-and-set: it changes the row that still has the status and the epoch that were read, and adds one
-   to the epoch. Whoever read before that holds a stale epoch and loses (a fencing token).
+2. `advance` is a compare-and-set: it changes the row that still has the status and the epoch that were read,
+   and adds one to the epoch. Whoever read before that holds a stale epoch and loses (a fencing token).
 3. The event is written in the same transaction, by the verb.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import update
-from sqlalchemy.orm import Mapped
 
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace, TransitionNotAllowed
@@ -22,52 +21,64 @@ Status = TypeVar("Status", bound=StrEnum)
 
 
 @dataclass(frozen=True)
+class Verb(Generic[Status]):
+    """One kind of change: from where, and to where."""
+
+    sources: frozenset[Status]
+    target: Status
+
+
+@dataclass(frozen=True)
 class Lifecycle(Generic[Status]):
-    """Which status may follow which, for one kind of object."""
+    """What one kind of object can go through."""
 
     subject: str
     initial: Status
-    transitions: Mapping[Status, frozenset[Status]]
+    verbs: Mapping[str, Verb[Status]]
 
-    def require(self, current: Status, target: Status, name: str) -> None:
-        """Return if `target` may follow `current`.
+    def target(self, verb: str, current: Status, name: str) -> Status:
+        """Return the status that `verb` leads to.
 
         Raises:
-            TransitionNotAllowed: it may not; the message lists what may.
+            TransitionNotAllowed: not from here; the message lists what is possible.
         """
-        allowed = sorted(self.transitions[current])
-        if target not in allowed:
+        allowed = self.verbs[verb]
+        if current not in allowed.sources:
+            possible = [other for other, its in self.verbs.items() if current in its.sources]
             raise TransitionNotAllowed(
-                f"{self.subject} {name} is {current} and cannot become {target}; "
-                f"from here it can become: {', '.join(allowed) or 'nothing else'}"
+                f"{self.subject} {name} is {current}, so `{verb}` is not possible; "
+                f"possible now: {', '.join(sorted(possible)) or 'nothing'}"
             )
+        return allowed.target
+
+    def edges(self) -> frozenset[tuple[Status, Status, str]]:
+        """Return every (source, target, verb)."""
+        return frozenset(
+            (source, verb.target, name) for name, verb in self.verbs.items() for source in verb.sources
+        )
 
 
-class Stateful(Protocol[Status]):
-    """A row with a lifecycle."""
-
-    id: Mapped[str]
-    status: Mapped[Status]
-    epoch: Mapped[int]
+def verb(sources: Iterable[Status], target: Status) -> Verb[Status]:
+    """Return the verb that leads from any of `sources` to `target`."""
+    return Verb(frozenset(sources), target)
 
 
-def advance(
-    tx: Transaction, lifecycle: Lifecycle[Status], row: Any, target: Status, **changes: object
-) -> None:
-    """Move `row` to `target`, together with `changes` to its other columns.
+def advance(tx: Transaction, lifecycle: Lifecycle[Any], row: Any, verb: str, **changes: object) -> None:
+    """Apply `verb` to `row`, an ORM object with id, status and epoch; `changes` go to its other columns.
 
     Raises:
         TransitionNotAllowed: the table forbids it.
         LostRace: another transaction changed the row since it was read.
     """
-    lifecycle.require(row.status, target, row.id)
+    target = lifecycle.target(verb, row.status, row.id)
     model = type(row)
     moved = tx.session.execute(
         update(model)
         .where(model.id == row.id, model.status == row.status, model.epoch == row.epoch)
         .values(status=target, epoch=row.epoch + 1, **changes)
+        .returning(model.id)
         .execution_options(synchronize_session=False)
     )
-    if moved.rowcount != 1:  # type: ignore[attr-defined]
+    if moved.first() is None:
         raise LostRace(f"{lifecycle.subject} {row.id} was changed by another at the same time; read it again")
     tx.session.refresh(row)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Message, Problem, ProblemType
+from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
 
-TENSOR_MEDIA_TYPE: Final = "application/vnd.safetensors"
 TAGS: Final = [
-    {"name": "federations", "description": "First, an admin creates a federation, gives it parameters and activates it."},
-    {"name": "sites", "description": "Then each organisation's site enrols with a one-use token and asks what to do."},
+    {"name": "federations", "description": "First: create a federation, give it parameters, activate it."},
+    {"name": "sites", "description": "Then each organisation's site enrols and asks what to do."},
     {"name": "rounds", "description": "Rounds collect updates until their deadline and lead to a model version."},
     {"name": "updates", "description": "What sites submit in a round."},
     {"name": "model versions", "description": "Immutable results of rounds: download, evaluate, roll back."},
@@ -24,7 +24,11 @@ _GUARDED = (ProblemType.AUTHENTICATION_REQUIRED, ProblemType.PERMISSION_DENIED)
 
 
 def documented(
-    summary: str, *problems: ProblemType, example: Message | None = None, status: int = 200, guarded: bool = True
+    summary: str,
+    *problems: ProblemType,
+    example: Message | None = None,
+    status: int = 200,
+    guarded: bool = True,
 ) -> dict[str, Any]:
     """Return the keyword arguments of a route decorator that document the operation.
 

@@ -15,8 +15,8 @@ from fastapi import Depends, Query
 from sqlalchemy import Select, literal, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from pfedbayespt.protocol import Page, PageSize
 from pfedbayespt.protocol import Message as WireMessage
+from pfedbayespt.protocol import Page, PageSize
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import InvalidRequest
 
@@ -55,7 +55,7 @@ class Order:
 
 def fetch_page(
     tx: Transaction,
-    query: Select[tuple[Row]],
+    query: Select[Row],
     order: Order,
     request: PageRequest,
     to_message: Callable[[Sequence[Row]], Sequence[Item]],
@@ -75,9 +75,7 @@ def fetch_page(
 
 def _beyond(order: Order, key: list[Any]) -> Any:
     columns = tuple_(*order.columns)
-    values = tuple_(
-        *(literal(value, column.type) for value, column in zip(key, order.columns, strict=True))
-    )
+    values = tuple_(*(literal(value, column.type) for value, column in zip(key, order.columns, strict=True)))
     return columns < values if order.newest_first else columns > values
 
 

@@ -48,18 +48,26 @@ class Settings(BaseSettings):
         default=5.0, description="A site's `last_seen_at` is written at most this often."
     )
     worker_interval_seconds: PositiveFloat | None = Field(
-        default=1.0, description="The worker looks for due work this often; None: this process runs no worker."
+        default=1.0,
+        description="The worker looks for due work this often; None: this process runs no worker.",
     )
     aggregation_deadline_seconds: PositiveFloat = Field(
         default=3600.0, description="A round that cannot be aggregated for this long is abandoned."
     )
 
-    max_update_bytes: PositiveInt = Field(default=256 * _MIB, description="Largest update or parameters file.")
+    max_update_bytes: PositiveInt = Field(
+        default=256 * _MIB, description="Largest update or parameters file."
+    )
     max_json_bytes: PositiveInt = Field(default=_MIB, description="Largest body of any other request.")
     body_deadline_seconds: PositiveFloat = Field(default=300.0, description="A body must arrive within this.")
     backbone_cache_dir: Path | None = Field(
         default=None, description="Where inference finds backbones; None: the user's cache folder."
     )
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database's URL, by default that of a file in `data_dir`."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'coordinator.sqlite3'}"
 
     @field_validator("admin_token")
     @classmethod

@@ -1,7 +1,7 @@
 """The table `events`: what happened, in order, append-only.
 
-Triggers refuse UPDATE, DELETE and TRUNCATE, and every row carries the hash of the row before it in its federation, so
-that an edit made behind the triggers' back breaks the chain (promise P7).
+Triggers refuse UPDATE, DELETE and TRUNCATE, and every row carries the hash of the row before it in its
+federation, so that an edit made behind the triggers' back breaks the chain (promise P7).
 """
 
 from datetime import datetime

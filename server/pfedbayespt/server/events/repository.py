@@ -1,6 +1,8 @@
 """Queries on `events`."""
 
-from sqlalchemy import select
+from datetime import datetime
+
+from sqlalchemy import func, select
 
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.events.models import EventRecord
@@ -26,3 +28,11 @@ def of_federation(tx: Transaction, federation_id: str) -> list[EventRecord]:
             .execution_options(yield_per=1000)
         )
     )
+
+
+def last_time(tx: Transaction, federation_id: str, action: str) -> datetime | None:
+    """Return when that last happened in the federation, if it ever did."""
+    query = select(func.max(EventRecord.occurred_at)).where(
+        EventRecord.federation_id == federation_id, EventRecord.action == action
+    )
+    return tx.session.scalars(query).one()

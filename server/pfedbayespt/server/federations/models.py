@@ -6,7 +6,13 @@ from typing import Any
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from pfedbayespt.protocol import FederationStatus
+from pfedbayespt.protocol import (
+    FederationSpecification,
+    FederationStatus,
+    RoundPolicy,
+    TensorSchema,
+    TensorSpec,
+)
 from pfedbayespt.server.orm import Base, enum_column
 
 
@@ -24,3 +30,18 @@ class FederationRecord(Base):
     # Set once, with the initial parameters: what every later parameters file and update must look like.
     tensor_schema: Mapped[list[dict[str, Any]] | None]
     created_at: Mapped[datetime]
+
+    @property
+    def agreed(self) -> FederationSpecification:
+        """What the members agreed to."""
+        return FederationSpecification.model_validate(self.specification)
+
+    @property
+    def policy(self) -> RoundPolicy:
+        """The rules of its rounds."""
+        return self.agreed.rounds
+
+    @property
+    def schema(self) -> TensorSchema:
+        """The tensors of its parameters files and updates, sorted by name; empty before the initial ones."""
+        return tuple(TensorSpec.model_validate(spec) for spec in self.tensor_schema or ())

@@ -1,5 +1,6 @@
-"""The tables `model_versions` and `evaluations`. A version's row names its file by digest and, but for its status,
-never changes.
+"""The tables `model_versions` and `evaluations`.
+
+A version's row names its file by digest and, but for its status, never changes.
 """
 
 from datetime import datetime
@@ -48,7 +49,7 @@ class ModelVersionRecord(Base):
     created_at: Mapped[datetime]
 
     federation: Mapped[FederationRecord] = relationship()
-    parent: Mapped["ModelVersionRecord | None"] = relationship(remote_side=[id])
+    parent: Mapped["ModelVersionRecord | None"] = relationship(remote_side="ModelVersionRecord.id")
     round: Mapped["RoundRecord | None"] = relationship(foreign_keys=[round_id], back_populates="result")
     evaluations: Mapped[list["EvaluationRecord"]] = relationship(order_by="EvaluationRecord.site_id")
 

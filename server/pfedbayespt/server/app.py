@@ -1,0 +1,110 @@
+"""Putting the server together: `create_app(settings)` and nothing at import time."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+
+from pfedbayespt.server import auth, health, logs, openapi, ownership, problems, schema
+from pfedbayespt.server.blobs import FolderBlobStore
+from pfedbayespt.server.context import Context
+from pfedbayespt.server.database import Clock, Database, database_clock
+from pfedbayespt.server.events import endpoints as events
+from pfedbayespt.server.federations import endpoints as federations
+from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
+from pfedbayespt.server.model_versions import endpoints as model_versions
+from pfedbayespt.server.request_log import RequestLogMiddleware
+from pfedbayespt.server.rounds import endpoints as rounds
+from pfedbayespt.server.settings import ServerRole, Settings
+from pfedbayespt.server.sites import endpoints as sites
+from pfedbayespt.server.updates import endpoints as updates
+from pfedbayespt.server.worker.driver import Worker
+
+_DESCRIPTION: Final = """
+Train one vision model across organisations that may not pool their images.
+
+Press **Authorize** and paste the admin token or a site's secret. Then, in the order of the sections below: create
+a federation, put its initial parameters and activate it; make an enrolment token for each organisation; watch the
+rounds; ask for predictions. Errors are problem documents (RFC 9457), and every answer carries an `X-Request-Id`.
+"""
+_TENSOR_UPLOADS: Final = re.compile(
+    r"/v1/rounds/[^/]+/updates/[^/]+|/v1/federations/[^/]+/initial-parameters"
+)
+_COORDINATOR: Final = (federations, sites, rounds, updates, model_versions, events)
+
+
+def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
+    """Return the application; its folders, its database and its worker come to life with its lifespan.
+
+    `clock` is for tests that must move time.
+
+    Raises:
+        RuntimeError: an operation does not declare who may call it.
+        ValueError: the database's URL is of a kind that is not supported.
+    """
+    logs.configure_unless_done()
+    database = Database(settings.effective_database_url, clock)
+    context = Context(settings, database, FolderBlobStore(settings.data_dir))
+    app = FastAPI(
+        title="pFedBayesPT coordinator",
+        version="1",
+        description=_DESCRIPTION,
+        openapi_tags=openapi.TAGS,
+        lifespan=_lifespan(context),
+        openapi_url="/openapi.json" if settings.public_docs else None,
+        separate_input_output_schemas=False,
+    )
+    app.state.context = context
+    routers = _routers(settings)
+    auth.check_declared(routers)
+    for router in routers:
+        app.include_router(router)
+    problems.install(app)
+    _limit_bodies(app, settings)
+    app.add_middleware(RequestLogMiddleware)
+    return app
+
+
+def _routers(settings: Settings) -> list[APIRouter]:
+    routers: list[APIRouter] = []
+    if ServerRole.COORDINATOR in settings.roles:
+        routers += [resource.router for resource in _COORDINATOR]
+    return [*routers, health.router]
+
+
+def _limit_bodies(app: FastAPI, settings: Settings) -> None:
+    def limit(max_bytes: int) -> BodyLimit:
+        return BodyLimit(max_bytes, settings.body_deadline_seconds)
+
+    app.add_middleware(
+        BodyLimits,
+        render=problems.render_refusal,
+        default=limit(settings.max_json_bytes),
+        rules=(BodyRule(_TENSOR_UPLOADS, limit(settings.max_update_bytes)),),
+    )
+
+
+def _lifespan(context: Context):  # type: ignore[no-untyped-def]
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            _start(context, stack)
+            yield
+
+    return lifespan
+
+
+def _start(context: Context, stack: AsyncExitStack) -> None:
+    """Bring the process up, and leave on `stack` how to take it down: start-up is recovery."""
+    settings, database = context.settings, context.database
+    if database.is_sqlite:
+        stack.enter_context(ownership.sole_owner(settings.data_dir))
+        context.blobs.discard_leftovers()  # type: ignore[attr-defined]
+    stack.callback(database.close)
+    schema.prepare(database)
+    if ServerRole.COORDINATOR in settings.roles and settings.worker_interval_seconds is not None:
+        worker = Worker(context, settings.worker_interval_seconds)
+        worker.start()
+        stack.callback(worker.stop)

@@ -1,0 +1,137 @@
+"""HTTP operations on federations."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from pfedbayespt.protocol import Federation, FederationCreate, ModelVersion, Page, ProblemType
+from pfedbayespt.server import examples
+from pfedbayespt.server.auth import Admin, AdminCaller, Member, visible_federation
+from pfedbayespt.server.context import Context, ContextDep
+from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.federations import lifecycle, service
+from pfedbayespt.server.federations.models import FederationRecord
+from pfedbayespt.server.media_types import require_tensor_file
+from pfedbayespt.server.model_versions import initial
+from pfedbayespt.server.model_versions import service as versions
+from pfedbayespt.server.openapi import documented, tensor_body
+from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.uploads import announced_body, receive_body
+
+router = APIRouter(prefix="/v1/federations", tags=["federations"])
+_CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
+
+
+@router.post(
+    "",
+    **documented("Create a federation", ProblemType.ALREADY_EXISTS, example=examples.FEDERATION, status=201),
+)
+def create_federation(body: FederationCreate, context: ContextDep, caller: Admin) -> Federation:
+    """Create a draft. Next: put its initial parameters, then activate it."""
+    with context.database.write(caller.actor) as tx:
+        return service.describe(tx, service.create(tx, body))
+
+
+@router.get("", **documented("List federations", example=examples.FEDERATIONS))
+def list_federations(context: ContextDep, _: Admin, page: PageDep) -> Page[Federation]:
+    """List all federations, oldest first."""
+    with context.database.read() as tx:
+        return service.list_page(tx, page)
+
+
+@router.get("/{name}", **documented("Read a federation", ProblemType.NOT_FOUND, example=examples.FEDERATION))
+def read_federation(name: str, context: ContextDep, caller: Member) -> Federation:
+    """Read a federation and its specification, as an admin or as one of its sites."""
+    with context.database.read() as tx:
+        return service.describe(tx, visible_federation(tx, caller, name))
+
+
+@router.put(
+    "/{name}/initial-parameters",
+    **documented(
+        "Put the initial parameters",
+        *_CHANGE,
+        ProblemType.ALREADY_EXISTS,
+        ProblemType.PARAMETERS_REJECTED,
+        ProblemType.DIGEST_MISMATCH,
+        ProblemType.BODY_TOO_LARGE,
+        ProblemType.BODY_TIMEOUT,
+        ProblemType.UNSUPPORTED_MEDIA_TYPE,
+        ProblemType.STORAGE_EXHAUSTED,
+        example=examples.MODEL_VERSION,
+        status=201,
+    ),
+    openapi_extra=tensor_body("The shared parameters of version 0, with their manifest."),
+)
+async def put_initial_parameters(
+    name: str, request: Request, response: Response, context: ContextDep, caller: Admin
+) -> ModelVersion:
+    """Give a draft its version 0, which serves at once. Its tensors become the federation's schema.
+
+    The headers `Content-Length` and `Content-Digest` are required. The same file again is answered with 200.
+    """
+    require_tensor_file(request.headers)
+    announced = announced_body(request.headers, context.settings.max_update_bytes)
+    expected = await run_in_threadpool(_expect, context, caller, name, announced.digest)
+    with context.blobs.create() as blob:
+        await receive_body(request.stream(), blob, announced)
+        schema = await run_in_threadpool(initial.check, blob.file, expected)
+        await run_in_threadpool(context.blobs.put, blob)
+        version, is_new = await run_in_threadpool(
+            _add_initial, context, caller, name, initial.File(blob.digest, blob.size_bytes, schema)
+        )
+    response.status_code = 201 if is_new else 200
+    return version
+
+
+@router.post("/{name}/activate", **documented("Activate a federation", *_CHANGE, example=examples.FEDERATION))
+def activate_federation(name: str, context: ContextDep, caller: Admin) -> Federation:
+    """Open a draft that has its initial parameters: rounds may start."""
+    return _change(context, caller, name, service.activate)
+
+
+@router.post("/{name}/pause", **documented("Pause a federation", *_CHANGE, example=examples.FEDERATION))
+def pause_federation(name: str, context: ContextDep, caller: Admin) -> Federation:
+    """Start no more rounds; a live one goes on."""
+    return _change(context, caller, name, lifecycle.pause)
+
+
+@router.post("/{name}/resume", **documented("Resume a federation", *_CHANGE, example=examples.FEDERATION))
+def resume_federation(name: str, context: ContextDep, caller: Admin) -> Federation:
+    """Let rounds start again."""
+    return _change(context, caller, name, lifecycle.resume)
+
+
+@router.post("/{name}/archive", **documented("Archive a federation", *_CHANGE, example=examples.FEDERATION))
+def archive_federation(name: str, context: ContextDep, caller: Admin) -> Federation:
+    """End a federation for good. A live round is abandoned; versions and events can still be read."""
+    return _change(context, caller, name, service.archive)
+
+
+def _change(
+    context: Context, caller: AdminCaller, name: str, change: Callable[[Transaction, FederationRecord], None]
+) -> Federation:
+    with context.database.write(caller.actor) as tx:
+        federation = visible_federation(tx, caller, name, lock=True)
+        change(tx, federation)
+        message = service.describe(tx, federation)
+    context.work.set()
+    return message
+
+
+def _expect(context: Context, caller: AdminCaller, name: str, digest: str) -> initial.Expected:
+    with context.database.read() as tx:
+        federation = visible_federation(tx, caller, name)
+        versions.check_initial(tx, federation, digest)
+        return initial.Expected(federation.name, federation.specification_digest)
+
+
+def _add_initial(
+    context: Context, caller: AdminCaller, name: str, file: initial.File
+) -> tuple[ModelVersion, bool]:
+    with context.database.write(caller.actor) as tx:
+        federation = visible_federation(tx, caller, name, lock=True)
+        there = versions.check_initial(tx, federation, file.digest)
+        version = there or versions.add_initial(tx, federation, file)
+        return versions.describe(version, federation.name), there is None

@@ -1,0 +1,35 @@
+"""Liveness and readiness, for whoever runs the coordinator."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+
+from pfedbayespt.protocol import Message, ProblemType
+from pfedbayespt.server.auth import EVERYBODY
+from pfedbayespt.server.context import ContextDep
+from pfedbayespt.server.openapi import documented
+
+router = APIRouter(tags=["health"], dependencies=[EVERYBODY])
+
+
+class Health(Message):
+    """The process's state."""
+
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/livez", **documented("Is the process alive", example=Health(), guarded=False))
+def read_liveness() -> Health:
+    """Answer at all."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    **documented("Can it serve", ProblemType.OVERLOADED, example=Health(), guarded=False),
+)
+def read_readiness(context: ContextDep) -> Health:
+    """Answer once the database does and the storage is sound."""
+    context.database.ping()
+    context.blobs.ping()
+    return Health()

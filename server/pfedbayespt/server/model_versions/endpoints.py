@@ -1,0 +1,111 @@
+"""HTTP operations on model versions."""
+
+import base64
+from collections.abc import Iterator
+from typing import Annotated, BinaryIO
+
+from fastapi import APIRouter, Header, Path, Response
+from fastapi.responses import StreamingResponse
+
+from pfedbayespt.protocol import Evaluation, ModelVersion, Page, ProblemType, SiteEvaluation
+from pfedbayespt.server import examples
+from pfedbayespt.server.auth import Admin, Member, Site, visible_federation
+from pfedbayespt.server.context import ContextDep
+from pfedbayespt.server.errors import PermissionDenied
+from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
+from pfedbayespt.server.model_versions import promotion, service
+from pfedbayespt.server.openapi import documented
+from pfedbayespt.server.pages import PageDep
+
+router = APIRouter(prefix="/v1/federations/{name}/model-versions", tags=["model versions"])
+_CHUNK_BYTES = 2**18
+Number = Annotated[int, Path(ge=0, lt=2**31, description="The version's number.")]
+
+
+@router.get("", **documented("List versions", ProblemType.NOT_FOUND, example=examples.MODEL_VERSIONS))
+def list_model_versions(name: str, context: ContextDep, caller: Member, page: PageDep) -> Page[ModelVersion]:
+    """List the federation's model versions, newest first."""
+    with context.database.read() as tx:
+        return service.list_page(tx, visible_federation(tx, caller, name), page)
+
+
+@router.get(
+    "/{number}", **documented("Read a version", ProblemType.NOT_FOUND, example=examples.MODEL_VERSION)
+)
+def read_model_version(name: str, number: Number, context: ContextDep, caller: Member) -> ModelVersion:
+    """Read a model version: its digest, its lineage and what sites report of it."""
+    with context.database.read() as tx:
+        federation = visible_federation(tx, caller, name)
+        return service.describe(service.find(tx, federation, number), federation.name)
+
+
+@router.get(
+    "/{number}/parameters",
+    response_class=StreamingResponse,
+    **documented("Download a version", ProblemType.NOT_FOUND),
+)
+def download_parameters(
+    name: str,
+    number: Number,
+    context: ContextDep,
+    caller: Member,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Download the version's file of shared parameters; its digest is in `ETag` and `Content-Digest`."""
+    with context.database.read() as tx:
+        version = service.find(tx, visible_federation(tx, caller, name), number)
+    headers = {"ETag": f'"{version.digest}"', "Cache-Control": "private, immutable, max-age=31536000"}
+    if if_none_match is not None and version.digest in if_none_match:
+        return Response(status_code=304, headers=headers)
+    sha256 = base64.b64encode(bytes.fromhex(version.digest.removeprefix("sha256:"))).decode()
+    headers |= {"Content-Digest": f"sha-256=:{sha256}:", "Content-Length": str(version.size_bytes)}
+    file = context.blobs.open(version.digest)
+    return StreamingResponse(_chunks(file), media_type=TENSOR_MEDIA_TYPE, headers=headers)
+
+
+@router.put(
+    "/{number}/evaluations/{site_id}",
+    **documented(
+        "Report an evaluation",
+        ProblemType.NOT_FOUND,
+        ProblemType.EVALUATION_CONFLICT,
+        example=examples.SITE_EVALUATION,
+    ),
+)
+def put_evaluation(
+    name: str, number: Number, site_id: str, body: Evaluation, context: ContextDep, caller: Site
+) -> SiteEvaluation:
+    """Report how the version does on the calling site's own held-out images: numbers only. Safe to repeat."""
+    if site_id != caller.site_id:
+        raise PermissionDenied(f"a site reports its own evaluations only; yours is {caller.site_id}")
+    with context.database.write(caller.actor) as tx:
+        federation = visible_federation(tx, caller, name, lock=True)
+        evaluation = service.evaluate(tx, caller, service.find(tx, federation, number), body)
+    context.work.set()
+    return evaluation
+
+
+@router.post(
+    "/{number}/promote",
+    **documented(
+        "Promote a version",
+        ProblemType.NOT_FOUND,
+        ProblemType.TRANSITION_NOT_ALLOWED,
+        example=examples.MODEL_VERSION,
+    ),
+)
+def promote_model_version(name: str, number: Number, context: ContextDep, caller: Admin) -> ModelVersion:
+    """Let a held version serve after all, or roll back to a retired one. A live round is abandoned."""
+    with context.database.write(caller.actor) as tx:
+        federation = visible_federation(tx, caller, name, lock=True)
+        version = service.find(tx, federation, number)
+        promotion.promote_by_hand(tx, federation, version)
+        message = service.describe(version, federation.name)
+    context.work.set()
+    return message
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

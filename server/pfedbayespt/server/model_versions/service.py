@@ -1,0 +1,225 @@
+"""What can be done with model versions: add, read, evaluate, promote.
+
+A version's lineage is its parent and the recorded inputs of its round; `inputs_digest` stands for those
+inputs in the parameters file itself, so that a version can be checked without the coordinator.
+"""
+
+from collections.abc import Sequence
+
+from pfedbayespt.protocol import (
+    AggregationInput,
+    Evaluation,
+    ModelVersion,
+    ModelVersionStatus,
+    Page,
+    SiteEvaluation,
+    canonical_json,
+    digest_of_bytes,
+)
+from pfedbayespt.server.auth import SiteCaller
+from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.errors import AlreadyExists, EvaluationConflict, NotFound, TransitionNotAllowed
+from pfedbayespt.server.events import service as events
+from pfedbayespt.server.federations.models import FederationRecord
+from pfedbayespt.server.identifiers import new_id
+from pfedbayespt.server.model_versions import lifecycle, repository
+from pfedbayespt.server.model_versions.initial import INITIAL_NUMBER, File
+from pfedbayespt.server.model_versions.models import EvaluationRecord, ModelVersionRecord
+from pfedbayespt.server.pages import Order, PageRequest, fetch_page
+from pfedbayespt.server.rounds.models import RoundInput, RoundRecord
+
+_NEWEST_FIRST = Order((ModelVersionRecord.number,), newest_first=True)
+
+
+def check_initial(tx: Transaction, federation: FederationRecord, digest: str) -> ModelVersionRecord | None:
+    """Return the initial version if it is there already with these bytes, None if it may be added now.
+
+    Raises:
+        AlreadyExists: there is one with other bytes.
+        TransitionNotAllowed: the federation is no draft any more.
+    """
+    there = repository.by_number(tx, federation.id, INITIAL_NUMBER)
+    if there is not None and there.digest == digest:
+        return there
+    if there is not None:
+        raise AlreadyExists(
+            f"federation {federation.name!r} has initial parameters {there.digest}; a version never changes"
+        )
+    if federation.status != "draft":
+        raise TransitionNotAllowed(
+            f"federation {federation.name!r} is {federation.status}; initial parameters go to a draft"
+        )
+    return None
+
+
+def add_initial(tx: Transaction, federation: FederationRecord, file: File) -> ModelVersionRecord:
+    """Add version 0, which serves at once; its tensors become the federation's schema."""
+    federation.tensor_schema = [spec.model_dump(mode="json") for spec in file.schema]
+    version = _add(tx, federation, INITIAL_NUMBER, file.digest, file.size_bytes)
+    lifecycle.promote(tx, version)
+    return version
+
+
+def add_candidate(
+    tx: Transaction,
+    federation: FederationRecord,
+    round_: RoundRecord,
+    number: int,
+    digest: str,
+    size_bytes: int,
+) -> ModelVersionRecord:
+    """Add the result of a round; UNIQUE(round) makes a second one impossible."""
+    return _add(
+        tx, federation, number, digest, size_bytes, parent_id=round_.base_version_id, round_id=round_.id
+    )
+
+
+def promote(tx: Transaction, federation: FederationRecord, version: ModelVersionRecord) -> None:
+    """Make the version the one that serves, and retire the one that did."""
+    serving = repository.serving(tx, federation.id)
+    if serving is not None:
+        lifecycle.retire(tx, serving)
+    lifecycle.promote(tx, version)
+
+
+def hold(tx: Transaction, version: ModelVersionRecord) -> None:
+    """Set a candidate aside."""
+    lifecycle.hold(tx, version)
+
+
+def find(tx: Transaction, federation: FederationRecord, number: int) -> ModelVersionRecord:
+    """Return a federation's version.
+
+    Raises:
+        NotFound: it has none of that number.
+    """
+    version = repository.by_number(tx, federation.id, number)
+    if version is None:
+        raise NotFound(f"federation {federation.name!r} has no model version {number}")
+    return version
+
+
+def list_page(tx: Transaction, federation: FederationRecord, request: PageRequest) -> Page[ModelVersion]:
+    """Return a page of the federation's versions, newest first."""
+
+    def to_messages(rows: Sequence[ModelVersionRecord]) -> list[ModelVersion]:
+        return [describe(row, federation.name) for row in rows]
+
+    query = repository.with_lineage().where(ModelVersionRecord.federation_id == federation.id)
+    return fetch_page(tx, query, _NEWEST_FIRST, request, to_messages)
+
+
+def evaluate(
+    tx: Transaction, caller: SiteCaller, version: ModelVersionRecord, evaluation: Evaluation
+) -> SiteEvaluation:
+    """Record a site's evaluation of a version; the same one again changes nothing.
+
+    Raises:
+        EvaluationConflict: the site has reported another one.
+    """
+    record = repository.evaluation(tx, version.id, caller.site_id)
+    if record is None:
+        record = _add_evaluation(tx, caller, version, evaluation)
+    elif _evaluation_of(record) != evaluation:
+        raise EvaluationConflict(
+            f"site {caller.site_name!r} has reported another evaluation of version {version.number}; "
+            "a report never changes"
+        )
+    return _describe_evaluation(record)
+
+
+def describe(version: ModelVersionRecord, federation: str) -> ModelVersion:
+    """Return the version's message."""
+    inputs = version.round.inputs if version.round else []
+    return ModelVersion(
+        version_number=version.number,
+        federation=federation,
+        status=version.status,
+        digest=version.digest,
+        size_bytes=version.size_bytes,
+        parent_version=version.parent.number if version.parent else None,
+        round_id=version.round_id,
+        inputs=tuple(map(describe_input, inputs)),
+        evaluations=tuple(map(_describe_evaluation, version.evaluations)),
+        created_at=version.created_at,
+    )
+
+
+def describe_input(part: RoundInput) -> AggregationInput:
+    """Return the message of one update in an aggregate."""
+    update = part.update
+    return AggregationInput(
+        update_id=update.id,
+        site_id=update.site_id,
+        digest=update.digest,
+        num_examples=update.num_examples or 0,
+        weight=part.weight,
+    )
+
+
+def inputs_digest(inputs: Sequence[AggregationInput]) -> str:
+    """Return the digest of the canonical JSON of {"inputs": [...]}, in the order of the list."""
+    return digest_of_bytes(canonical_json({"inputs": [part.model_dump(mode="json") for part in inputs]}))
+
+
+def is_candidate(version: ModelVersionRecord) -> bool:
+    """Whether the version still awaits its verdict."""
+    return version.status == ModelVersionStatus.CANDIDATE
+
+
+def _add(
+    tx: Transaction, federation: FederationRecord, number: int, digest: str, size_bytes: int, **links: str
+) -> ModelVersionRecord:
+    version = ModelVersionRecord(
+        id=new_id("ver"),
+        federation_id=federation.id,
+        number=number,
+        status=lifecycle.LIFECYCLE.initial,
+        digest=digest,
+        size_bytes=size_bytes,
+        created_at=tx.now,
+        **links,
+    )
+    tx.session.add(version)
+    tx.session.flush()
+    events.record(
+        tx, federation.id, "model_version.created", version.id, version_number=number, digest=digest
+    )
+    return version
+
+
+def _add_evaluation(
+    tx: Transaction, caller: SiteCaller, version: ModelVersionRecord, evaluation: Evaluation
+) -> EvaluationRecord:
+    record = EvaluationRecord(
+        version_id=version.id,
+        site_id=caller.site_id,
+        num_examples=evaluation.num_examples,
+        metrics=evaluation.metrics,
+        reported_at=tx.now,
+    )
+    tx.session.add(record)
+    tx.session.flush()
+    events.record(
+        tx,
+        version.federation_id,
+        "model_version.evaluated",
+        version.id,
+        version_number=version.number,
+        site_id=caller.site_id,
+        metrics=dict(evaluation.metrics),
+    )
+    return record
+
+
+def _evaluation_of(record: EvaluationRecord) -> Evaluation:
+    return Evaluation(num_examples=record.num_examples, metrics=record.metrics)
+
+
+def _describe_evaluation(record: EvaluationRecord) -> SiteEvaluation:
+    return SiteEvaluation(
+        site_id=record.site_id,
+        site_name=record.site.name,
+        evaluation=_evaluation_of(record),
+        reported_at=record.reported_at,
+    )

@@ -1,0 +1,119 @@
+"""Every error answer is a problem document (RFC 9457); nothing of an unforeseen error leaks into it."""
+
+import errno
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
+
+from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Problem
+from pfedbayespt.server.errors import (
+    CoordinatorError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    StorageExhausted,
+)
+
+RETRY_AFTER_SECONDS: Final = 1
+_NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
+_MAX_FAULTS: Final = 20
+_log = structlog.get_logger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Have every exception answered with a problem document."""
+    app.add_exception_handler(CoordinatorError, _answer)
+    app.add_exception_handler(RequestValidationError, _answer)
+    app.add_exception_handler(HTTPException, _answer)
+    app.add_exception_handler(OperationalError, _answer)
+    app.add_exception_handler(OSError, _answer)
+
+
+def render(
+    error: CoordinatorError, request_id: str | None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the answer to a request that ended with `error`."""
+    kind = error.problem
+    document = Problem(
+        type=kind.urn,
+        title=kind.title,
+        status=kind.status,
+        detail=error.detail,
+        instance=request_id,
+        **error.extensions,
+    )
+    return Response(
+        document.model_dump_json(),
+        status_code=kind.status,
+        media_type=PROBLEM_MEDIA_TYPE,
+        headers={**_headers_of(error), **(headers or {})},
+    )
+
+
+def render_refusal(scope: Scope, error: CoordinatorError) -> Response:
+    """Return the answer of a middleware that refuses a request."""
+    return render(error, scope.get("request_id"))
+
+
+def translate(error: Exception) -> CoordinatorError:
+    """Return the error that callers may see in place of `error`."""
+    match error:
+        case CoordinatorError():
+            return error
+        case RequestValidationError():
+            return _invalid(error)
+        case HTTPException():
+            return _from_http(error)
+        case OSError() if error.errno in _NO_SPACE:
+            return StorageExhausted("the storage is full; nothing was acknowledged")
+        case OperationalError():
+            return _from_database(error)
+    return InternalError("something failed that should not; the log says what, under this request's id")
+
+
+def _answer(request: Request, error: Exception) -> Response:
+    seen = translate(error)
+    if seen.problem.status >= InternalError.problem.status:
+        _log.error("request_failed", problem=seen.problem.name.lower(), exc_info=error)
+    headers = getattr(error, "headers", None) or {}
+    return render(seen, request.scope.get("request_id"), headers)
+
+
+def _headers_of(error: CoordinatorError) -> dict[str, str]:
+    if error.problem.status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, Overloaded):
+        return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return {}
+
+
+def _invalid(error: RequestValidationError) -> InvalidRequest:
+    faults = [
+        {"where": ".".join(map(str, fault["loc"])), "message": fault["msg"], "kind": fault["type"]}
+        for fault in error.errors()[:_MAX_FAULTS]
+    ]
+    summary = "; ".join(f"{fault['where']}: {fault['message']}" for fault in faults[:3])
+    return InvalidRequest(summary, errors=faults)  # type: ignore[arg-type]
+
+
+def _from_http(error: HTTPException) -> CoordinatorError:
+    known: dict[int, type[CoordinatorError]] = {404: NotFound, 405: MethodNotAllowed}
+    detail: Any = error.detail
+    return known.get(error.status_code, InvalidRequest)(str(detail))
+
+
+def _from_database(error: OperationalError) -> CoordinatorError:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == "53100":
+        return StorageExhausted("the database's disk is full; nothing was acknowledged")
+    return Overloaded("the database does not answer now; try again")

@@ -1,0 +1,37 @@
+"""What the command line calls: run a server until it is told to stop, or upgrade a database."""
+
+import uvicorn
+
+from pfedbayespt.server import logs, schema
+from pfedbayespt.server.app import create_app
+from pfedbayespt.server.database import Database
+from pfedbayespt.server.settings import Settings
+
+_SHUTDOWN_SECONDS = 20
+
+
+def run(settings: Settings) -> None:
+    """Serve on `settings.host` and `settings.port` until SIGINT or SIGTERM; then finish what is under way.
+
+    Raises:
+        SystemExit: the server could not start; the reason is in the log.
+    """
+    logs.configure_process()
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+
+
+def upgrade_database(settings: Settings) -> None:
+    """Bring the database that `settings` name to this release's schema."""
+    database = Database(settings.effective_database_url)
+    try:
+        schema.upgrade(database)
+    finally:
+        database.close()

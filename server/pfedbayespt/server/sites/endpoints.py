@@ -1,0 +1,121 @@
+"""HTTP operations on enrolment tokens and sites."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from fastapi import APIRouter
+
+from pfedbayespt.protocol import (
+    Assignment,
+    EnrolmentToken,
+    EnrolmentTokenCreate,
+    Page,
+    ProblemType,
+    SiteCredentials,
+    SiteEnrol,
+)
+from pfedbayespt.protocol import Site as SiteMessage
+from pfedbayespt.server import examples
+from pfedbayespt.server.auth import EVERYBODY, Admin, AdminCaller, Site, visible_federation
+from pfedbayespt.server.context import Context, ContextDep
+from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.openapi import documented
+from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.sites import lifecycle, repository, service
+from pfedbayespt.server.sites.assignment import assignment_of
+from pfedbayespt.server.sites.models import SiteRecord
+
+router = APIRouter(prefix="/v1", tags=["sites"])
+_CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
+
+
+@router.post(
+    "/federations/{name}/enrolment-tokens",
+    **documented("Create an enrolment token", *_CHANGE, example=examples.ENROLMENT_TOKEN, status=201),
+)
+def create_enrolment_token(
+    name: str, body: EnrolmentTokenCreate, context: ContextDep, caller: Admin
+) -> EnrolmentToken:
+    """Make a token that lets one site of one organisation join, once. It is shown this once only."""
+    with context.database.write(caller.actor) as tx:
+        return service.create_token(tx, visible_federation(tx, caller, name, lock=True), body)
+
+
+@router.post(
+    "/sites",
+    dependencies=[EVERYBODY],
+    **documented(
+        "Enrol a site",
+        ProblemType.ENROLMENT_TOKEN_REFUSED,
+        ProblemType.ALREADY_EXISTS,
+        example=examples.SITE_CREDENTIALS,
+        status=201,
+        guarded=False,
+    ),
+)
+def enrol_site(body: SiteEnrol, context: ContextDep) -> SiteCredentials:
+    """Redeem an enrolment token. The answer holds the site's secret, which is shown this once only."""
+    with context.database.write("enrolment") as tx:
+        credentials = service.enrol(tx, body)
+    context.work.set()
+    return credentials
+
+
+@router.get("/sites/me", **documented("Read the calling site", example=examples.SITE))
+def read_own_site(context: ContextDep, caller: Site) -> SiteMessage:
+    """Say who the caller is."""
+    with context.database.read() as tx:
+        return service.describe(service.find_own(tx, caller), caller.federation)
+
+
+@router.get("/sites/me/assignment", **documented("Ask what to do", example=examples.ASSIGNMENT))
+def read_assignment(context: ContextDep, caller: Site) -> Assignment:
+    """Say what the calling site should do now: train, evaluate, wait, or nothing more. Also its heartbeat."""
+    settings = context.settings
+    every = timedelta(seconds=settings.heartbeat_seconds)
+    with context.database.read() as tx:
+        site = service.find_own(tx, caller)
+        is_due = repository.is_due(site, tx.now, every)
+        assignment = assignment_of(tx, site, settings.retry_after_seconds)
+    if is_due:
+        with context.database.write(caller.actor) as tx:
+            repository.touch(tx, caller.site_id, every)
+    return assignment
+
+
+@router.get(
+    "/federations/{name}/sites", **documented("List sites", ProblemType.NOT_FOUND, example=examples.SITES)
+)
+def list_sites(name: str, context: ContextDep, caller: Admin, page: PageDep) -> Page[SiteMessage]:
+    """List the federation's sites, oldest first."""
+    with context.database.read() as tx:
+        return service.list_page(tx, visible_federation(tx, caller, name), page)
+
+
+@router.post("/sites/{site_id}/suspend", **documented("Suspend a site", *_CHANGE, example=examples.SITE))
+def suspend_site(site_id: str, context: ContextDep, caller: Admin) -> SiteMessage:
+    """Shut a site out from its next request on, until it is reinstated."""
+    return _change(context, caller, site_id, lifecycle.suspend)
+
+
+@router.post("/sites/{site_id}/reinstate", **documented("Reinstate a site", *_CHANGE, example=examples.SITE))
+def reinstate_site(site_id: str, context: ContextDep, caller: Admin) -> SiteMessage:
+    """Let a suspended site take part again."""
+    return _change(context, caller, site_id, lifecycle.reinstate)
+
+
+@router.post("/sites/{site_id}/revoke", **documented("Revoke a site", *_CHANGE, example=examples.SITE))
+def revoke_site(site_id: str, context: ContextDep, caller: Admin) -> SiteMessage:
+    """Shut a site out for good. Its updates that are not aggregated yet are discarded."""
+    return _change(context, caller, site_id, service.revoke)
+
+
+def _change(
+    context: Context, caller: AdminCaller, site_id: str, change: Callable[[Transaction, SiteRecord], None]
+) -> SiteMessage:
+    with context.database.write(caller.actor) as tx:
+        site = service.find(tx, site_id)
+        change(tx, site)
+        message = service.describe(site, site.federation.name)
+    context.work.set()
+    return message

@@ -1,0 +1,101 @@
+"""HTTP operations on updates."""
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from pfedbayespt.protocol import Page, ProblemType, Receipt, Update
+from pfedbayespt.server import examples
+from pfedbayespt.server.auth import Admin, Site, SiteCaller
+from pfedbayespt.server.blobs import TemporaryBlob
+from pfedbayespt.server.context import Context, ContextDep
+from pfedbayespt.server.errors import UpdateRejected
+from pfedbayespt.server.media_types import require_tensor_file
+from pfedbayespt.server.openapi import documented, tensor_body
+from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.rounds import service as rounds
+from pfedbayespt.server.updates import service
+from pfedbayespt.server.updates.ingest import ExpectedUpdate, ReceivedUpdate, claims_of, receive_update
+from pfedbayespt.server.uploads import announced_body
+
+router = APIRouter(prefix="/v1", tags=["updates"])
+
+
+@router.put(
+    "/rounds/{round_id}/updates/{site_id}",
+    **documented(
+        "Submit an update",
+        ProblemType.NOT_FOUND,
+        ProblemType.NOT_IN_COHORT,
+        ProblemType.ROUND_CLOSED,
+        ProblemType.UPDATE_CONFLICT,
+        ProblemType.UPDATE_REJECTED,
+        ProblemType.DIGEST_MISMATCH,
+        ProblemType.BODY_TOO_LARGE,
+        ProblemType.BODY_TIMEOUT,
+        ProblemType.UNSUPPORTED_MEDIA_TYPE,
+        ProblemType.STORAGE_EXHAUSTED,
+        example=examples.RECEIPT,
+        status=201,
+    ),
+    openapi_extra=tensor_body("The deltas of the shared parameters, with the update's manifest."),
+)
+async def submit_update(
+    round_id: str, site_id: str, request: Request, response: Response, context: ContextDep, caller: Site
+) -> Receipt:
+    """Submit the calling site's update. The receipt means that it is durable and will not be lost.
+
+    The headers `Content-Length` and `Content-Digest` are required. Safe to repeat: the same file again is answered
+    with 200 and the same receipt, even after the round has closed.
+    """
+    require_tensor_file(request.headers)
+    announced = announced_body(request.headers, context.settings.max_update_bytes)
+    expected = await run_in_threadpool(_expect, context, caller, round_id, site_id, announced.digest)
+    with context.blobs.create() as blob:
+        try:
+            received = await receive_update(request.stream(), blob, announced, expected)
+        except UpdateRejected as error:
+            await run_in_threadpool(_quarantine, context, caller, round_id, blob, error)
+            raise
+        acknowledgement = await run_in_threadpool(_accept, context, caller, received)
+    context.work.set()
+    response.status_code = 201 if acknowledgement.is_new else 200
+    return acknowledgement.receipt
+
+
+@router.get(
+    "/rounds/{round_id}/updates",
+    **documented("List a round's updates", ProblemType.NOT_FOUND, example=examples.UPDATES),
+)
+def list_updates(round_id: str, context: ContextDep, caller: Admin, page: PageDep) -> Page[Update]:
+    """List what was submitted in a round, oldest first, quarantined updates too."""
+    with context.database.read() as tx:
+        return service.list_page(tx, rounds.find(tx, caller, round_id), page)
+
+
+@router.get(
+    "/updates/{update_id}", **documented("Read an update", ProblemType.NOT_FOUND, example=examples.UPDATE)
+)
+def read_update(update_id: str, context: ContextDep, _: Admin) -> Update:
+    """Read an update's manifest, verdict and share."""
+    with context.database.read() as tx:
+        return service.describe(tx, service.find(tx, update_id))
+
+
+def _expect(context: Context, caller: SiteCaller, round_id: str, site_id: str, digest: str) -> ExpectedUpdate:
+    with context.database.read() as tx:
+        return service.expect(tx, caller, round_id, site_id, digest)
+
+
+def _accept(context: Context, caller: SiteCaller, received: ReceivedUpdate) -> service.Acknowledgement:
+    context.blobs.put(received.blob)
+    with context.database.write(caller.actor) as tx:
+        return service.accept(tx, caller, received)
+
+
+def _quarantine(
+    context: Context, caller: SiteCaller, round_id: str, blob: TemporaryBlob, error: UpdateRejected
+) -> None:
+    manifest, schema = claims_of(blob.file)
+    refused = service.RefusedUpdate(blob.digest, blob.size_bytes, manifest, schema, error)
+    with context.database.write(caller.actor) as tx:
+        service.quarantine(tx, caller, round_id, refused)

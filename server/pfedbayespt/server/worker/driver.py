@@ -1,0 +1,150 @@
+"""The worker: does what is due now, and nothing else.
+
+Rules:
+1. `tick` reads what is due from the rows and does it; nothing is remembered between ticks, so a crash loses nothing
+   and any worker goes on where another stopped.
+2. Two workers may do the same work; the compare-and-set lets one of them win, and the files are equal anyway.
+3. A round that fails does not keep the others waiting: its error is logged and its deadline ends it.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+
+import structlog
+
+from pfedbayespt.protocol import FederationStatus, RoundStatus, TensorFileError
+from pfedbayespt.server.blobs import BlobError
+from pfedbayespt.server.context import Context
+from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.errors import LostRace
+from pfedbayespt.server.federations import repository as federations
+from pfedbayespt.server.rounds import progress, schedule
+from pfedbayespt.server.rounds import repository as rounds
+from pfedbayespt.server.rounds.models import RoundRecord
+from pfedbayespt.server.rounds.progress import AggregationPlan
+from pfedbayespt.server.worker.aggregation import AggregationError, WeightedUpdate, aggregate
+
+ACTOR = "worker"
+_log = structlog.get_logger(__name__)
+
+
+def tick(context: Context) -> bool:
+    """Do all that is due; return whether anything was, so that more may be due now."""
+    with context.database.read() as tx:
+        federation_ids = federations.ids_with_status(tx, FederationStatus.ACTIVE)
+    started = [_contained(_start_round, context, federation_id) for federation_id in federation_ids]
+    with context.database.read() as tx:
+        round_ids = rounds.all_live_ids(tx)
+    moved = [_contained(_move_on, context, round_id) for round_id in round_ids]
+    return any(started) or any(moved)
+
+
+class Worker:
+    """The thread that ticks: every `interval_seconds`, and at once when the context's `work` event is set."""
+
+    def __init__(self, context: Context, interval_seconds: float) -> None:
+        self._context = context
+        self._interval_seconds = interval_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pfedbayespt-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the present tick and end the thread."""
+        self._stopping.set()
+        self._context.work.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._context.work.clear()
+            if not self._tick_safely():
+                self._context.work.wait(self._interval_seconds)
+
+    def _tick_safely(self) -> bool:
+        try:
+            return tick(self._context)
+        except Exception:  # noqa: BLE001  (the thread must outlive a database that is away for a while)
+            _log.exception("tick_failed")
+            return False
+
+
+def _contained(step: Callable[[Context, str], bool], context: Context, subject: str) -> bool:
+    try:
+        return step(context, subject)
+    except LostRace:
+        return True
+    except Exception:  # noqa: BLE001  (rule 3)
+        _log.exception("step_failed", step=step.__name__, subject=subject)
+        return False
+
+
+def _start_round(context: Context, federation_id: str) -> bool:
+    with context.database.write(ACTOR) as tx:
+        return schedule.start_if_due(tx, federations.lock(tx, federation_id))
+
+
+def _move_on(context: Context, round_id: str) -> bool:
+    with context.database.write(ACTOR) as tx:
+        round_ = _locked(tx, round_id)
+        if round_.status == RoundStatus.COLLECTING:
+            deadline = timedelta(seconds=context.settings.aggregation_deadline_seconds)
+            return progress.close_if_due(tx, round_, deadline)
+        if round_.status == RoundStatus.EVALUATING and round_.result is not None:
+            return progress.conclude_if_due(tx, round_, round_.result)
+        if round_.status != RoundStatus.AGGREGATING or progress.abandon_if_late(tx, round_):
+            return True
+        plan = progress.plan(tx, round_)
+    _aggregate(context, plan)
+    return True
+
+
+def _aggregate(context: Context, plan: AggregationPlan) -> None:
+    """Compute the plan's file outside of any transaction, keep it, and record the outcome."""
+    damaged = [part.digest for part in plan.inputs if not _is_sound(context, part.digest)]
+    if damaged:
+        with context.database.write(ACTOR) as tx:
+            progress.drop_damaged(tx, _locked(tx, plan.round_id), plan, damaged)
+        return
+    try:
+        digest, size_bytes = _write_aggregate(context, plan)
+    except (AggregationError, TensorFileError) as error:
+        with context.database.write(ACTOR) as tx:
+            progress.give_up(tx, _locked(tx, plan.round_id), plan, str(error))
+        return
+    with context.database.write(ACTOR) as tx:
+        progress.complete(tx, _locked(tx, plan.round_id), plan, digest, size_bytes)
+
+
+def _write_aggregate(context: Context, plan: AggregationPlan) -> tuple[str, int]:
+    with ExitStack() as files, context.blobs.create() as output:
+        base = files.enter_context(context.blobs.open(plan.base_digest, verify=True))
+        updates = [
+            WeightedUpdate(part.digest, files.enter_context(context.blobs.open(part.digest)), part.weight)
+            for part in plan.inputs
+        ]
+        aggregate(base, updates, plan.manifest, output)
+        context.blobs.put(output)
+        return output.digest, output.size_bytes
+
+
+def _is_sound(context: Context, digest: str) -> bool:
+    try:
+        with context.blobs.open(digest, verify=True):
+            return True
+    except BlobError:
+        return False
+
+
+def _locked(tx: Transaction, round_id: str) -> RoundRecord:
+    """Return the round after locking its federation, so that it is read as nobody else can change it."""
+    federations.lock_of_round(tx, round_id)
+    round_ = rounds.by_id(tx, round_id)
+    if round_ is None:
+        raise LookupError(f"round {round_id} is gone; rows are never deleted")
+    return round_
