@@ -15,6 +15,10 @@ from pfedbayespt.server.events import endpoints as events
 from pfedbayespt.server.federations import endpoints as federations
 from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
 from pfedbayespt.server.model_versions import endpoints as model_versions
+from pfedbayespt.server.predictions import endpoints as predictions
+from pfedbayespt.server.predictions.admission import Admission
+from pfedbayespt.server.predictions.forms import max_body_bytes
+from pfedbayespt.server.predictions.predictor import NoPredictor, Predictor
 from pfedbayespt.server.request_log import RequestLogMiddleware
 from pfedbayespt.server.rounds import endpoints as rounds
 from pfedbayespt.server.settings import ServerRole, Settings
@@ -32,6 +36,7 @@ rounds; ask for predictions. Errors are problem documents (RFC 9457), and every 
 _TENSOR_UPLOADS: Final = re.compile(
     r"/v1/rounds/[^/]+/updates/[^/]+|/v1/federations/[^/]+/initial-parameters"
 )
+_IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
 _COORDINATOR: Final = (federations, sites, rounds, updates, model_versions, events)
 
 
@@ -41,7 +46,7 @@ def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
     `clock` is for tests that must move time.
 
     Raises:
-        RuntimeError: an operation does not declare who may call it.
+        RuntimeError: an operation does not declare who may call it, or the role `inference` lacks its packages.
         ValueError: the database's URL is of a kind that is not supported.
     """
     logs.configure_unless_done()
@@ -57,6 +62,11 @@ def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.context = context
+    app.state.predictions = predictions.Predictions(
+        _predictor(context),
+        Admission(settings.max_running_predictions, settings.max_waiting_predictions),
+        settings.max_image_bytes,
+    )
     routers = _routers(settings)
     auth.check_declared(routers)
     for router in routers:
@@ -71,7 +81,20 @@ def _routers(settings: Settings) -> list[APIRouter]:
     routers: list[APIRouter] = []
     if ServerRole.COORDINATOR in settings.roles:
         routers += [resource.router for resource in _COORDINATOR]
-    return [*routers, health.router]
+    return [*routers, predictions.router, health.router]
+
+
+def _predictor(context: Context) -> Predictor:
+    settings = context.settings
+    if ServerRole.INFERENCE not in settings.roles:
+        return NoPredictor()
+    try:
+        from pfedbayespt.server.inference import make_predictor  # here, as it imports torch
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"the role `inference` needs pip install 'pfedbayespt[inference]': {error}"
+        ) from error
+    return make_predictor(context.blobs, settings.effective_backbone_cache_dir)
 
 
 def _limit_bodies(app: FastAPI, settings: Settings) -> None:
@@ -82,7 +105,10 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
         BodyLimits,
         render=problems.render_refusal,
         default=limit(settings.max_json_bytes),
-        rules=(BodyRule(_TENSOR_UPLOADS, limit(settings.max_update_bytes)),),
+        rules=(
+            BodyRule(_TENSOR_UPLOADS, limit(settings.max_update_bytes)),
+            BodyRule(_IMAGE_UPLOADS, limit(max_body_bytes(settings.max_image_bytes))),
+        ),
     )
 
 

@@ -4,6 +4,7 @@ Rules: there is no default credential, and the process refuses to start without 
 its name; nothing here is ever changed while the process runs.
 """
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -60,6 +61,14 @@ class Settings(BaseSettings):
     )
     max_json_bytes: PositiveInt = Field(default=_MIB, description="Largest body of any other request.")
     body_deadline_seconds: PositiveFloat = Field(default=300.0, description="A body must arrive within this.")
+
+    max_image_bytes: PositiveInt = Field(
+        default=10_000_000, description="Largest image file of a prediction."
+    )
+    max_running_predictions: PositiveInt = Field(default=2, description="Predictions computed at once.")
+    max_waiting_predictions: Annotated[int, Field(ge=0)] = Field(
+        default=32, description="Predictions that may wait for that; further ones are refused as overload."
+    )
     backbone_cache_dir: Path | None = Field(
         default=None, description="Where inference finds backbones; None: the user's cache folder."
     )
@@ -68,6 +77,12 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> str:
         """The database's URL, by default that of a file in `data_dir`."""
         return self.database_url or f"sqlite:///{self.data_dir / 'coordinator.sqlite3'}"
+
+    @property
+    def effective_backbone_cache_dir(self) -> Path:
+        """Where inference finds backbones."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        return self.backbone_cache_dir or cache / "pfedbayespt"
 
     @field_validator("admin_token")
     @classmethod
