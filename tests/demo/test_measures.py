@@ -20,7 +20,9 @@ def test_risk_grows_with_coverage_when_the_doubt_orders_the_errors_last() -> Non
 
 
 def test_the_area_is_the_mean_risk() -> None:
-    assert area_under_risk_coverage(np.array([0.0, 1.0]), np.array([False, True])) == pytest.approx((1 + 0.5) / 2)
+    assert area_under_risk_coverage(np.array([0.0, 1.0]), np.array([False, True])) == pytest.approx(
+        (1 + 0.5) / 2
+    )
 
 
 def test_auroc_counts_ties_half() -> None:

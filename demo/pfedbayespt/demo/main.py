@@ -15,11 +15,12 @@ import timm
 import torch
 from rich.console import Console
 
+from pfedbayespt.cli.founding import found
 from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.demo import screen
 from pfedbayespt.demo.facts import Answers, Facts
 from pfedbayespt.demo.gather import accuracy_curves, ask, versions_in_order
-from pfedbayespt.demo.memberships import found_federation, memberships, run_sites
+from pfedbayespt.demo.memberships import memberships, run_sites
 from pfedbayespt.demo.processes import Coordinator, running_coordinator
 from pfedbayespt.demo.report import render, results, standings
 from pfedbayespt.demo.scenario import (
@@ -100,11 +101,11 @@ def _run_federations(
         digest_of_bytes(options.weights.read_bytes()),
         options.scale,
     )
-    found = partial(found_federation, client, weights=options.weights, seed=options.seed)
-    found(METHOD, terms())
-    found(SHARED_PROMPT, terms(family="shared"))
+    found_here = partial(found, client, backbone=options.weights, activate=True)
+    found_here(METHOD, terms())
+    found_here(SHARED_PROMPT, terms(family="shared"))
     for site_name in folders:
-        found(ALONE + site_name, terms(num_sites=1))
+        found_here(ALONE + site_name, terms(num_sites=1))
     for title, names, members in (
         ("together: pFedBayesPT", [METHOD], memberships(METHOD, folders)),
         ("together: one shared prompt", [SHARED_PROMPT], memberships(SHARED_PROMPT, folders)),

@@ -1,4 +1,4 @@
-"""Founding the demo's federations and running their sites, each site a process of its own.
+"""The sites of the demo's federations, each a process of its own.
 
 The rivals of the method are federations too, on the same coordinator and the same terms but one: `shared` gives
 every image the same prompt, and a federation of one site is that site training alone.
@@ -12,13 +12,6 @@ from pathlib import Path
 
 from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.demo.processes import Coordinator, Process, running, threads_per_site
-from pfedbayespt.model import (
-    BackboneConfig,
-    ModelConfig,
-    initial_parameters,
-    load_backbone,
-)
-from pfedbayespt.protocol import FederationSpecification, ParametersManifest, digest_of_message, tensors
 
 _POLL_SECONDS = 0.5
 
@@ -32,21 +25,6 @@ class Membership:
     images: Path
     state: Path
     log: Path
-
-
-def found_federation(
-    client: CoordinatorClient, name: str, specification: FederationSpecification, weights: Path, seed: int
-) -> None:
-    """Create a federation, give it initial parameters and activate it."""
-    client.federations.create(name, specification)
-    plain = specification.model_dump()
-    backbone = load_backbone(BackboneConfig.from_specification(plain), weights)
-    parameters = initial_parameters(ModelConfig.from_specification(plain), backbone, seed)
-    manifest = ParametersManifest(
-        federation=name, specification_digest=digest_of_message(specification), version_number=0
-    )
-    client.federations.upload_initial_parameters(name, tensors.encode(parameters, manifest))
-    client.federations.activate(name)
 
 
 def memberships(federation: str, folders: Mapping[str, Path]) -> list[Membership]:
