@@ -38,7 +38,7 @@ class PredictionOptions(Message):
     num_samples: NumSamples = Field(default=16, description="S: draws of the prompt posterior.")
     top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="None: all classes.")
     seed: Seed | None = Field(default=None, description="None: derived from the image and the version.")
-    model_version: Annotated[int, Field(ge=0)] | None = Field(
+    model_version: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
         default=None, description="None: the serving one."
     )
 

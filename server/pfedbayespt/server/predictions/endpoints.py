@@ -1,0 +1,144 @@
+"""The HTTP operation of predictions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from pfedbayespt.protocol import (
+    ClassProbability,
+    Prediction,
+    PredictionOptions,
+    PredictionRequest,
+    ProblemType,
+    Uncertainty,
+    digest_of_bytes,
+)
+from pfedbayespt.server.auth import Caller, Member, visible_federation
+from pfedbayespt.server.context import Context, ContextDep
+from pfedbayespt.server.openapi import documented
+from pfedbayespt.server.predictions import service
+from pfedbayespt.server.predictions.admission import Admission
+from pfedbayespt.server.predictions.forms import FORM_TYPE, IMAGE_PART, IMAGE_TYPES, JSON_TYPE, read_request
+from pfedbayespt.server.predictions.predictor import Answer, Predictor
+
+router = APIRouter(prefix="/v1/federations/{name}/predictions", tags=["predictions"])
+
+_EXAMPLE: Final = Prediction(
+    federation="skin-lesions",
+    label="benign",
+    probabilities=(
+        ClassProbability(label="benign", probability=0.9),
+        ClassProbability(label="malignant", probability=0.06),
+        ClassProbability(label="unsure", probability=0.04),
+    ),
+    uncertainty=Uncertainty(
+        total_entropy_nats=0.392,
+        aleatoric_entropy_nats=0.377,
+        epistemic_entropy_nats=0.015,
+        epistemic_entropy_corrected_nats=0.016,
+        prompt_variance=0.0021,
+    ),
+    model_version=4,
+    model_digest=digest_of_bytes(b"result"),
+    num_samples=16,
+    seed=7302694178412086549,
+    image_digest=digest_of_bytes(b"image"),
+)
+_FILE: Final = {"type": "string", "format": "binary"}
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "One JPEG, PNG or WEBP file: as it is, as a form's part, or as base64 in JSON.",
+        "content": {
+            **{media_type: {"schema": _FILE} for media_type in IMAGE_TYPES},
+            FORM_TYPE: {
+                "schema": {"type": "object", "required": [IMAGE_PART], "properties": {IMAGE_PART: _FILE}}
+            },
+            JSON_TYPE: {"schema": PredictionRequest.model_json_schema()},
+        },
+    }
+}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What computes predictions in this process, and how many at once; `app.state.predictions` holds it."""
+
+    predictor: Predictor
+    admission: Admission
+    max_image_bytes: int
+
+
+def _predictions_of(request: Request) -> Predictions:
+    predictions: Predictions = request.app.state.predictions
+    return predictions
+
+
+PredictionsDep = Annotated[Predictions, Depends(_predictions_of)]
+
+
+@router.post(
+    "",
+    response_model=Prediction,
+    **documented(
+        "Classify an image",
+        ProblemType.NOT_FOUND,
+        ProblemType.NO_SERVING_VERSION,
+        ProblemType.IMAGE_REJECTED,
+        ProblemType.UNSUPPORTED_MEDIA_TYPE,
+        ProblemType.BODY_TOO_LARGE,
+        ProblemType.BODY_TIMEOUT,
+        ProblemType.OVERLOADED,
+        ProblemType.INFERENCE_UNAVAILABLE,
+        example=_EXAMPLE,
+    ),
+    openapi_extra=_BODY,
+)
+async def predict(
+    name: str,
+    request: Request,
+    context: ContextDep,
+    predictions: PredictionsDep,
+    caller: Member,
+    options: Annotated[PredictionOptions, Query()],
+) -> Response:
+    """Classify one image with the version that serves, or with the one asked for.
+
+    Options are query parameters, but fields of the body in the JSON form. The same request is answered with the
+    same bytes; how long its steps took is in the header `Server-Timing`, in milliseconds. Images are neither kept
+    nor logged.
+    """
+    with predictions.admission.admitted():
+        await run_in_threadpool(_check_answerable, context, predictions.predictor, caller, name)
+        asked = await read_request(request, options, predictions.max_image_bytes)
+        answer = await predictions.admission.run(
+            partial(_answer, context, predictions.predictor, caller, name, asked)
+        )
+    return Response(
+        answer.prediction.model_dump_json(),
+        media_type=JSON_TYPE,
+        headers={"Server-Timing": _server_timing(answer.seconds)},
+    )
+
+
+def _check_answerable(context: Context, predictor: Predictor, caller: Caller, name: str) -> None:
+    """Refuse before the body is read what cannot be answered whatever it holds."""
+    with context.database.read() as tx:
+        visible_federation(tx, caller, name)
+    predictor.check_available()
+
+
+def _answer(
+    context: Context, predictor: Predictor, caller: Caller, name: str, asked: PredictionRequest
+) -> Answer:
+    with context.database.read() as tx:
+        version = service.version_to_answer(tx, caller, name, asked.model_version)
+    return predictor.predict(version, asked)
+
+
+def _server_timing(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{step};dur={1000 * duration:.1f}" for step, duration in seconds.items())

@@ -1,0 +1,39 @@
+"""Which version answers."""
+
+from pfedbayespt.server.auth import Caller, visible_federation
+from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.errors import NoServingVersion, NotFound
+from pfedbayespt.server.federations.models import FederationRecord
+from pfedbayespt.server.model_versions import repository as versions
+from pfedbayespt.server.model_versions.models import ModelVersionRecord
+from pfedbayespt.server.predictions.predictor import ServableVersion
+
+
+def version_to_answer(tx: Transaction, caller: Caller, name: str, number: int | None) -> ServableVersion:
+    """Return the federation's version of that number, or the serving one.
+
+    Raises:
+        NotFound: there is no such federation or version, or the caller may not know of it.
+        NoServingVersion: none serves yet.
+    """
+    federation = visible_federation(tx, caller, name)
+    version = _find(tx, federation, number)
+    return ServableVersion(
+        federation=federation.name,
+        specification=federation.agreed,
+        specification_digest=federation.specification_digest,
+        number=version.number,
+        digest=version.digest,
+    )
+
+
+def _find(tx: Transaction, federation: FederationRecord, number: int | None) -> ModelVersionRecord:
+    if number is not None:
+        wanted = versions.by_number(tx, federation.id, number)
+        if wanted is None:
+            raise NotFound(f"federation {federation.name!r} has no model version {number}")
+        return wanted
+    serving = versions.serving(tx, federation.id)
+    if serving is None:
+        raise NoServingVersion(f"federation {federation.name!r} has no model version that serves yet")
+    return serving
