@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from timm.models.vision_transformer import VisionTransformer
 
 # The modules that compute with tensors; config and images get wrong types on purpose, and say so themselves.
 _CHECKED = ("backbone", "insertion", "generator", "posterior", "objective", "readout")
@@ -38,6 +39,29 @@ def backbone(backbone_config, weights_file) -> Backbone:
 def backbone64(backbone_config, weights_file) -> Backbone:
     """The tiny ViT in float64, for tight equalities."""
     return load_backbone(backbone_config, weights_file).double()
+
+
+# Each way in which a plain timm ViT may differ inside a block or around the blocks.
+_VARIANTS = {
+    "plain": {},
+    "layer_scale_and_registers": {"init_values": 1.0, "reg_tokens": 2},
+    "normed_queries_and_keys": {"qk_norm": True},
+    "normed_attention_output": {"scale_attn_norm": True, "qkv_bias": False},
+    "positions_for_patches_alone": {"no_embed_class": True, "pre_norm": True, "reg_tokens": 1},
+    "norm_after_pooling": {"global_pool": "avg", "num_classes": 0},
+}
+
+
+@pytest.fixture(scope="session", params=list(_VARIANTS))
+def any_backbone64(request) -> Backbone:
+    """Every kind of ViT that is supported, in turn: 4 blocks, width 24, 3 heads, images of 48 pixels, float64."""
+    size = {"img_size": 48, "patch_size": 16, "embed_dim": 24, "depth": 4, "num_heads": 3, "mlp_ratio": 2.0}
+    vit = VisionTransformer(**size, **_VARIANTS[request.param]).double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return Backbone(vit)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ Rules:
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -216,5 +217,5 @@ def _draw(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     if name.endswith(("pos_embed", "_token")):
         return noise * 0.5
     if like.dim() > 1:
-        return noise / (like.numel() / like.shape[0]) ** 0.5
+        return noise / math.sqrt(like.numel() / like.shape[0])
     return noise * 0.1 if name.endswith("bias") else 1.0 + noise * 0.1

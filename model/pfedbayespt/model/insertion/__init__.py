@@ -1,0 +1,26 @@
+"""Where prompts act in the frozen trunk: one interface, three ways (`base.py`)."""
+
+from pfedbayespt.model.backbone import Backbone
+from pfedbayespt.model.config import InsertionConfig
+from pfedbayespt.model.insertion.base import Insertion, InsertionError
+from pfedbayespt.model.insertion.context import Context, concatenate
+from pfedbayespt.model.insertion.hybrid import HybridInsertion
+from pfedbayespt.model.insertion.prefix import PrefixInsertion
+from pfedbayespt.model.insertion.twoway import TwoWayInsertion
+
+__all__ = ["Context", "Insertion", "InsertionError", "build_insertion", "concatenate"]
+
+_KINDS: dict[str, type[TwoWayInsertion | PrefixInsertion | HybridInsertion]] = {
+    "twoway": TwoWayInsertion,
+    "prefix": PrefixInsertion,
+    "hybrid": HybridInsertion,
+}
+
+
+def build_insertion(config: InsertionConfig, backbone: Backbone, mid_block: int | None = None) -> Insertion:
+    """Return the insertion of `config` in `backbone`; `mid_block` None: two thirds of the depth.
+
+    Raises:
+        InsertionError: more blocks are prompted than there are, or the middle block is not one of them.
+    """
+    return _KINDS[config.kind](config, backbone, mid_block)

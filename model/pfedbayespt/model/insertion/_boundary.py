@@ -1,0 +1,61 @@
+"""What insertions share that let patches see prompts: they start from the state before the first prompted block.
+
+deep:     each of the L blocks has P tokens of its own, which are gone after it
+shallow:  P tokens join before the first of the L blocks and run through all of them
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pfedbayespt.model.config import InsertionConfig
+from pfedbayespt.model.insertion._attention import BlockRun, run_block
+from pfedbayespt.model.insertion.base import Insertion
+from pfedbayespt.model.insertion.context import Context
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryContext(Context):
+    """The frozen state where the prompted blocks take over.
+
+    Attributes:
+        tokens: class token, registers and patches before the first prompted block.
+        mid: class token and patch mean after the middle block.
+    """
+
+    tokens: Float[Tensor, "B N d"]
+    mid: Float[Tensor, "B F"]
+
+
+def num_steering_tokens(config: InsertionConfig) -> int:
+    """Return T, the tokens that a two-way prompt has in all."""
+    return config.prompt_length * (config.num_blocks if config.deep else 1)
+
+
+class BoundaryInsertion(Insertion):
+    """An insertion that keeps the boundary state and runs the last blocks itself."""
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> BoundaryContext:
+        """Run the trunk up to the first prompted block, or the middle block if that comes later."""
+        states, _ = self._run_frozen(images, {self._first, self._mid})
+        boundary = states[self._first]
+        return BoundaryContext(self._pool(boundary), boundary, self._pool(states[self._mid]))
+
+    def _run_prompted(
+        self, tokens: Float[Tensor, "B N d"], prompts: Float[Tensor, "B T d"]
+    ) -> Iterator[BlockRun]:
+        """Yield the run of each prompted block; shallow prompts stay behind the tokens to the end."""
+        blocks = self.backbone.blocks[self._first :]
+        visitors: Sequence[Tensor | None] = [None] * self.config.num_blocks
+        if self.config.deep:
+            visitors = prompts.chunk(self.config.num_blocks, dim=1)
+        else:
+            tokens = torch.cat([tokens, prompts], dim=1)
+        for block, visiting in zip(blocks, visitors, strict=True):
+            run = run_block(block, tokens, visiting)
+            tokens = run.tokens
+            yield run
