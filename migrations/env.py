@@ -19,7 +19,7 @@ def run(connection: Connection) -> None:
         target_metadata=METADATA,
         render_as_batch=connection.dialect.name == "sqlite",
         compare_type=True,
-        transaction_per_migration=False,
+        transactional_ddl=True,  # on SQLite too: the server begins its transactions itself
     )
     with context.begin_transaction():
         context.run_migrations()

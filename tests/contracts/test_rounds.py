@@ -34,7 +34,7 @@ def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
         barrier.wait()
         try:
             return work(number)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (the test looks at it)
             return error
 
     with ThreadPoolExecutor(count) as threads:
@@ -92,9 +92,13 @@ def test_the_loser_of_a_race_is_fenced_off_by_the_epoch(coordinator: Coordinator
     coordinator.settle()
     digest = coordinator.versions()[0]["digest"]
 
-    with pytest.raises(LostRace), database.write("worker") as tx:
-        federations.lock_of_round(tx, round_id)
-        progress.complete(tx, found(rounds.by_id(tx, round_id)), plan, digest, 1)
+    def complete_late() -> None:
+        with database.write("worker") as tx:
+            federations.lock_of_round(tx, round_id)
+            progress.complete(tx, found(rounds.by_id(tx, round_id)), plan, digest, 1)
+
+    with pytest.raises(LostRace):
+        complete_late()
 
     assert len(coordinator.versions()) == 3
 
@@ -109,9 +113,13 @@ def test_a_stale_epoch_moves_nothing(coordinator: Coordinator) -> None:
         service.abandon(tx, found(rounds.by_id(tx, round_id)), "for the test")
     before = coordinator.dump()
 
-    with pytest.raises(LostRace), database.write("worker") as tx:
-        tx.session.add(stale)
-        service.abandon(tx, stale, "too late")
+    def abandon_late() -> None:
+        with database.write("worker") as tx:
+            tx.session.add(stale)
+            service.abandon(tx, stale, "too late")
+
+    with pytest.raises(LostRace):
+        abandon_late()
 
     assert coordinator.dump() == before
 
@@ -148,7 +156,7 @@ def test_weights_are_capped_at_three_times_the_median(coordinator: Coordinator) 
     for site, value, count in zip(sites, (0.0, 0.0, 1.0), (10, 10, 10**6), strict=True):
         site.train(value, count)
     coordinator.settle()
-    # min(10^6, 3 * 10) / (10 + 10 + 30)
+    # The third weighs 3 * 10 examples instead of a million: 30 of 50.
     assert coordinator.parameters(2)["head.bias"] == pytest.approx(0.6)
 
 
@@ -207,23 +215,26 @@ def test_many_starts_at_once_make_one_round(coordinator: Coordinator) -> None:
 def test_a_second_live_round_is_impossible_even_without_the_lock(coordinator: Coordinator) -> None:
     """The partial unique index holds where the lock is forgotten."""
     training_round(coordinator)
-    with pytest.raises(LostRace), coordinator.context.database.write("worker") as tx:
-        live = found(rounds.live(tx, federations.ids_with_status(tx, "active")[0]))  # type: ignore[arg-type]
-        service._insert(
-            tx,
-            RoundRecord(
+
+    def start_another() -> None:
+        with coordinator.context.database.write("worker") as tx:
+            live = found(rounds.live(tx, federations.ids_with_status(tx, FederationStatus.ACTIVE)[0]))
+            other = RoundRecord(
                 id="rnd_other",
                 federation_id=live.federation_id,
                 number=live.number + 1,
                 task=live.task,
-                status="collecting",
+                status=live.status,
                 base_version_id=live.base_version_id,
                 quorum=1,
                 target_updates=1,
                 started_at=tx.now,
                 deadline_at=tx.now,
-            ),
-        )
+            )
+            service._insert(tx, other)
+
+    with pytest.raises(LostRace):
+        start_another()
 
 
 def test_an_enrolment_token_used_by_many_at_once_admits_one(coordinator: Coordinator) -> None:

@@ -105,7 +105,7 @@ class Caller:
     def request(self, method: str, path: str, **options: Any) -> Any:
         headers = dict(options.pop("headers", {}))
         if self.credential is not None:
-            headers["Authorization"] = f"Bearer {self.credential}"
+            headers["Authorization"] = f"Bearer {self.credential}".encode()
         return self.http.request(method, path, headers=headers, **options)
 
     def get(self, path: str, status: int = 200, **options: Any) -> Any:
