@@ -1,8 +1,8 @@
 """Putting the server together: `create_app(settings)` and nothing at import time."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
@@ -51,13 +51,14 @@ def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
     """
     logs.configure_unless_done()
     database = Database(settings.effective_database_url, clock)
-    context = Context(settings, database, FolderBlobStore(settings.data_dir))
+    blobs = FolderBlobStore(settings.data_dir)
+    context = Context(settings, database, blobs)
     app = FastAPI(
         title="pFedBayesPT coordinator",
         version="1",
         description=_DESCRIPTION,
         openapi_tags=openapi.TAGS,
-        lifespan=_lifespan(context),
+        lifespan=_lifespan(context, blobs),
         openapi_url="/openapi.json" if settings.public_docs else None,
         separate_input_output_schemas=False,
     )
@@ -112,22 +113,24 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
     )
 
 
-def _lifespan(context: Context):  # type: ignore[no-untyped-def]
+def _lifespan(
+    context: Context, blobs: FolderBlobStore
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            _start(context, stack)
+            _start(context, blobs, stack)
             yield
 
     return lifespan
 
 
-def _start(context: Context, stack: AsyncExitStack) -> None:
+def _start(context: Context, blobs: FolderBlobStore, stack: AsyncExitStack) -> None:
     """Bring the process up, and leave on `stack` how to take it down: start-up is recovery."""
     settings, database = context.settings, context.database
     if database.is_sqlite:
         stack.enter_context(ownership.sole_owner(settings.data_dir))
-        context.blobs.discard_leftovers()  # type: ignore[attr-defined]
+        blobs.discard_leftovers()
     stack.callback(database.close)
     schema.prepare(database)
     if ServerRole.COORDINATOR in settings.roles and settings.worker_interval_seconds is not None:

@@ -63,7 +63,7 @@ def check(database: Database) -> None:
     if found != wanted:
         raise SchemaError(
             f"the database's schema is {', '.join(sorted(found)) or 'empty'}, this release needs "
-            f"{', '.join(sorted(wanted))}; run `pfedbayespt coordinator migrate` with this release first"
+            f"{', '.join(sorted(wanted))}; run `pfedbayespt coordinator upgrade-database` of this release"
         )
 
 

@@ -80,9 +80,10 @@ class Settings(BaseSettings):
 
     @property
     def effective_backbone_cache_dir(self) -> Path:
-        """Where inference finds backbones."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        return self.backbone_cache_dir or cache / "pfedbayespt"
+        """Where inference finds backbones, by default where `pfedbayespt backbone import` puts them."""
+        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = Path(os.environ.get("PFEDBAYESPT_CACHE") or user_cache / "pfedbayespt")
+        return self.backbone_cache_dir or cache / "backbones"
 
     @field_validator("admin_token")
     @classmethod
