@@ -9,7 +9,20 @@ from jaxtyping import install_import_hook
 from timm.models.vision_transformer import VisionTransformer
 
 # The modules that compute with tensors; config and images get wrong types on purpose, and say so themselves.
-_CHECKED = ("backbone", "insertion", "generator", "posterior", "objective", "readout")
+_CHECKED = (
+    "backbone",
+    "insertion",
+    "generator",
+    "posterior",
+    "objective",
+    "readout",
+    "classifier",
+    "parameters",
+    "sources",
+    "training",
+    "evaluation",
+    "prediction",
+)
 install_import_hook([f"pfedbayespt.model.{name}" for name in _CHECKED], "beartype.beartype")
 
 from pfedbayespt.model.backbone import Backbone, load_backbone, random_backbone  # noqa: E402

@@ -1,0 +1,290 @@
+"""What a site does in one training round: E local epochs of AdamW on the bound (METHOD.md sections 2 and 4).
+
+    loss = mean_i [ -log p(y_i | x_i, p_i) + beta_t KL_sivi,i / L ] + beta_t pull(m)       (objective.py)
+    beta_t = beta min(1, t / warm-up),  t the federation's round, not the site's epoch
+
+Rules:
+1. Everything random (order, noise, dropout) comes from (the federation's seed, the round, the site's seed), so a
+   site that was killed redoes the same round to the same bytes. The optimiser starts afresh each round.
+2. The personal residual has its own loss, plain cross-entropy on top of the fixed shared logits, and its own
+   gradient clip: it never changes what is shared.
+3. A step never waits for the accelerator; measures add up on the device and are read once per epoch.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pfedbayespt.model.classifier import PromptedClassifier
+from pfedbayespt.model.config import TrainingConfig
+from pfedbayespt.model.generator import dropout_mask
+from pfedbayespt.model.insertion import Context
+from pfedbayespt.model.objective import Divergence, beta_at, divergence, pull
+from pfedbayespt.model.posterior import PromptDraw
+from pfedbayespt.model.readout import cross_entropy, log_class_prior
+from pfedbayespt.model.sources import ContextSource
+
+
+class TrainingDivergedError(ArithmeticError):
+    """The loss is no longer a finite number."""
+
+    def __init__(self, epoch: int, measures: dict[str, float]) -> None:
+        super().__init__(f"training diverged in epoch {epoch}: {measures}; lower the learning rates")
+
+
+@dataclass(frozen=True)
+class RoundMetrics:
+    """Means over the images of one local epoch, as trained on; entropies and divergences in nats.
+
+    Attributes:
+        loss: the whole objective, residual excluded.
+        nll: -log p(y|x,p), with the class prior's shift where the federation trains with one.
+        kl: KL_sivi per image.
+        kl_per_dimension: KL_sivi / L, what beta weighs.
+        gain: G_K. Near zero: the generator ignores eps.
+        bound_gap: U_K - L_K. Large: a larger K would tighten the bound.
+        pull: how far m is from the round's start.
+        accuracy: share of samples classified right.
+        gradient_norm: of the shared parameters, before clipping.
+        implicit_spread: mean over dimensions of Var_eps(psi) / s^2. Near zero: the generator ignores eps.
+        instance_spread: mean over dimensions of Var_x(E psi). Near zero: the generator ignores the image.
+        scale: mean of s.
+        beta: the KL's weight in this round.
+        num_examples: images of the site.
+    """
+
+    loss: float
+    nll: float
+    kl: float
+    kl_per_dimension: float
+    gain: float
+    bound_gap: float
+    pull: float
+    accuracy: float
+    gradient_norm: float
+    implicit_spread: float
+    instance_spread: float
+    scale: float
+    beta: float
+    num_examples: int
+
+    def to_metrics(self) -> dict[str, float]:
+        """Return finite numbers by name, as an update's manifest carries them."""
+        measures: dict[str, float] = asdict(self)
+        del measures["num_examples"]  # the manifest has its own field for it
+        return measures
+
+    @classmethod
+    def from_totals(cls, totals: list[float], beta: float, num_examples: int) -> "RoundMetrics":
+        """Divide sums over images, in the order of the fields, by their number."""
+        names = (field.name for field in fields(cls))
+        means = {name: total / num_examples for name, total in zip(names, totals, strict=False)}
+        return cls(**means, beta=beta, num_examples=num_examples)
+
+
+@dataclass(frozen=True)
+class State:
+    """What lives for one round beside the model: optimiser, noise, and the constants of the loss."""
+
+    config: TrainingConfig
+    optimizer: torch.optim.Optimizer
+    noise: torch.Generator
+    order: torch.Generator
+    beta: float
+    prior_mean: Tensor
+    log_prior: Tensor | None
+
+
+def init(
+    model: PromptedClassifier,
+    labels: Int[Tensor, " N"],
+    config: TrainingConfig,
+    *,
+    round_number: int,
+    num_rounds: int | None,
+    seed: int,
+) -> State:
+    """Return the state at the start of a round; `model` holds the round's base parameters."""
+    sequence = np.random.SeedSequence([config.seed, round_number, seed])
+    noise_seed, order_seed = (int(word) for word in sequence.generate_state(2, np.uint64))
+    log_prior = None
+    if model.config.head.label_shift:
+        log_prior = log_class_prior(labels.cpu(), model.config.num_classes).to(model.posterior.mean)
+    return State(
+        config=config,
+        optimizer=_optimizer(model, config, learning_rate_share(config, round_number, num_rounds)),
+        noise=torch.Generator(model.device).manual_seed(noise_seed),
+        order=torch.Generator().manual_seed(order_seed),
+        beta=beta_at(config.beta, config.beta_warmup_rounds, round_number),
+        prior_mean=model.posterior.mean.detach().clone(),
+        log_prior=log_prior,
+    )
+
+
+def update(
+    model: PromptedClassifier, state: State, context: Context, labels: Int[Tensor, " B"]
+) -> Float[Tensor, " M"]:
+    """Take one step; return the step's measures summed over images, on the device, in RoundMetrics' order."""
+    draw = _draw(model, state, context)
+    readout = model.read_out(context, draw, mixed_precision=True)
+    logits = model.readout.head(readout)
+    nll = cross_entropy(logits, labels, state.log_prior)
+    kl = divergence(draw, state.config.gradient_estimator)
+    loss, drift = _loss(model, state, nll, kl)
+    (loss + _residual_loss(model, readout, labels)).backward()  # type: ignore[no-untyped-call]
+    gradient_norm = _clip(model, state.config.gradient_clip_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    right = (logits.argmax(-1) == labels[:, None]).to(nll.dtype)
+    kl_mean = kl.kl.mean()
+    measures = [loss, nll.mean(), kl_mean, kl_mean / _latent_size(model), kl.gain.mean(), kl.bound_gap.mean()]
+    measures += [drift, right.mean(), gradient_norm, *_spreads(draw)]
+    return torch.stack([measure.detach().double() for measure in measures]) * len(labels)
+
+
+def train_round(
+    model: PromptedClassifier,
+    source: ContextSource,
+    config: TrainingConfig,
+    *,
+    round_number: int,
+    num_rounds: int | None,
+    seed: int,
+    on_epoch: Callable[[int, RoundMetrics], None] | None = None,
+) -> RoundMetrics:
+    """Train `model` in place for one round and return the measures of its last epoch.
+
+    Args:
+        model: holds the round's base parameters; also trained: the personal residual.
+        source: the site's training images.
+        config: the federation's training configuration.
+        round_number: of the federation, from 1.
+        num_rounds: how many rounds the federation runs; None: nobody knows, so learning rates stay constant.
+        seed: the site's own, 0 or more.
+        on_epoch: called after each epoch with its number, from 1, and its measures.
+
+    Raises:
+        ValueError: there are no images, or a label is not a class.
+        TrainingDivergedError: the loss is no longer finite; the model is then of no use.
+    """
+    labels = _checked_labels(source, model.config.num_classes).to(model.device)
+    state = init(model, labels, config, round_number=round_number, num_rounds=num_rounds, seed=seed)
+    for epoch in range(1, config.local_epochs + 1):
+        metrics = _run_epoch(model, state, source, labels)
+        if not all(math.isfinite(value) for value in metrics.to_metrics().values()):
+            raise TrainingDivergedError(epoch, metrics.to_metrics())
+        if on_epoch is not None:
+            on_epoch(epoch, metrics)
+    return metrics
+
+
+def _run_epoch(
+    model: PromptedClassifier, state: State, source: ContextSource, labels: Int[Tensor, " N"]
+) -> RoundMetrics:
+    order = torch.randperm(len(labels), generator=state.order)
+    ordered_labels = labels[order.to(labels.device)]
+    num_batches = math.ceil(len(labels) / state.config.batch_size)
+    batches = zip(order.tensor_split(num_batches), ordered_labels.tensor_split(num_batches), strict=True)
+    steps = [update(model, state, source.batch(indices), batch_labels) for indices, batch_labels in batches]
+    return RoundMetrics.from_totals(torch.stack(steps).sum(0).tolist(), state.beta, len(labels))
+
+
+def _draw(model: PromptedClassifier, state: State, context: Context) -> PromptDraw:
+    posterior, batch_size = model.posterior, context.features.shape[0]
+    num_mixing = state.config.num_mixing_samples if posterior.noise_dim else 0
+
+    def normal(count: int, width: int) -> Tensor:
+        shape = (batch_size, count, width)
+        return torch.randn(shape, generator=state.noise, device=model.device, dtype=posterior.mean.dtype)
+
+    noise = normal(state.config.num_train_samples, posterior.noise_width)
+    mixing_noise = normal(num_mixing, posterior.noise_dim)
+    mask = dropout_mask(
+        (batch_size, posterior.config.hidden_dim),
+        posterior.config.dropout,
+        generator=state.noise,
+        device=model.device,
+    )
+    return model.draw(context, noise, mixing_noise, mask)
+
+
+def _loss(
+    model: PromptedClassifier, state: State, nll: Float[Tensor, "B S"], kl: Divergence
+) -> tuple[Tensor, Tensor]:
+    """Return the loss and the pull within it; a shared prompt is plain federated prompt tuning, without prior."""
+    posterior = model.posterior
+    if posterior.latent_size == 0:
+        return nll.mean(), nll.new_zeros(())
+    scale = posterior.config.prompt_scale * posterior.prompt_scale
+    drift = pull(posterior.mean, state.prior_mean, scale)
+    return nll.mean() + state.beta * (kl.kl.mean() / posterior.latent_size + drift), drift
+
+
+def _residual_loss(
+    model: PromptedClassifier, readout: Float[Tensor, "B S R"], labels: Int[Tensor, " B"]
+) -> Tensor:
+    logits = model.readout.residual_logits(readout)
+    return readout.new_zeros(()) if logits is None else cross_entropy(logits, labels).mean()
+
+
+@torch.no_grad()
+def _spreads(draw: PromptDraw) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Var_eps(psi) / s^2, Var_x(E psi) and s, each a mean over dimensions; zero where undefined."""
+    psi = torch.cat([draw.psi_0, draw.psi_mixing], dim=1)
+    zero = psi.new_zeros(())
+    scale = zero if draw.log_scale is None else draw.log_scale.exp()
+    if psi.shape[-1] == 0:
+        return zero, zero, zero
+    implicit = zero
+    if draw.log_scale is not None and psi.shape[1] > 1:
+        implicit = (psi.var(1) / scale.square()).mean()
+    instance = psi.mean(1).var(0).mean() if psi.shape[0] > 1 else zero
+    return implicit, instance, scale.mean()
+
+
+def learning_rate_share(config: TrainingConfig, round_number: int, num_rounds: int | None) -> float:
+    """Return the share of the learning rates in a round: half a cosine from 1 to `final_learning_rate_ratio`."""
+    if num_rounds is None:
+        return 1.0
+    progress = min(1.0, (round_number - 1) / max(1, num_rounds - 1))
+    fallen = 0.5 * (1 - math.cos(math.pi * progress))
+    return 1 - (1 - config.final_learning_rate_ratio) * fallen
+
+
+def _optimizer(model: PromptedClassifier, config: TrainingConfig, share: float) -> torch.optim.Optimizer:
+    """AdamW; the prompt and its scale are held by the prior, not by decay towards zero."""
+    posterior = model.posterior
+    held = [parameter for parameter in (posterior.mean, posterior.log_scale) if parameter is not None]
+    others = [p for p in posterior.parameters() if all(p is not parameter for parameter in held)]
+    groups = [
+        {"params": list(model.readout.parameters()), "lr": share * config.head_learning_rate},
+        {"params": others, "lr": share * config.learning_rate},
+        {"params": held, "lr": share * config.learning_rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
+
+
+def _clip(model: PromptedClassifier, max_norm: float) -> Tensor:
+    shared = [*model.posterior.parameters(), *model.readout.head.parameters()]
+    if model.readout.residual is not None:
+        nn.utils.clip_grad_norm_(model.readout.residual.parameters(), max_norm)
+    return nn.utils.clip_grad_norm_(shared, max_norm)
+
+
+def _latent_size(model: PromptedClassifier) -> int:
+    return max(1, model.posterior.latent_size)
+
+
+def _checked_labels(source: ContextSource, num_classes: int) -> Int[Tensor, " N"]:
+    labels = source.labels
+    if len(labels) == 0:
+        raise ValueError("there are no images to train on")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels range from {low} to {high}; allowed: 0 to {num_classes - 1}")
+    return labels
