@@ -54,13 +54,18 @@ class BlockPrefix(NamedTuple):
 
 
 def run_block(
-    block: Block, tokens: Float[Tensor, "B N d"], visitors: Float[Tensor, "B P d"] | None = None
+    block: Block, tokens: Float[Tensor, "b N d"], visitors: Float[Tensor, "B P d"] | None = None
 ) -> BlockRun:
-    """Run `block` on `tokens`, which also look at `visitors`."""
+    """Run `block` on `tokens`, which also look at `visitors`.
+
+    With S rows of visitors per row of tokens (B = b S) the result has B rows; what they share is projected once.
+    """
     queries, keys, values = _project(block.attn, block.norm1(tokens))
     if visitors is not None:
+        num_samples = len(visitors) // len(tokens)
         theirs = _project(block.attn, block.norm1(visitors))
-        keys, values = torch.cat([keys, theirs.keys], dim=2), torch.cat([values, theirs.values], dim=2)
+        keys, values = _append(keys, theirs.keys), _append(values, theirs.values)
+        tokens, queries = repeat_rows(tokens, num_samples), repeat_rows(queries, num_samples)
     mixed = _join_heads(scaled_dot_product_attention(queries, keys, values))
     return BlockRun(finish_block(block, tokens, mixed), queries, keys, values, mixed)
 
@@ -102,6 +107,11 @@ def finish_block(
     return output
 
 
+def repeat_rows(rows: Float[Tensor, "b ..."], num_samples: int) -> Float[Tensor, "B ..."]:
+    """Repeat each row; no copy for one sample."""
+    return rows.unsqueeze(1).expand(-1, num_samples, *rows.shape[1:]).flatten(0, 1)
+
+
 def _project(attention: Attention, normed: Float[Tensor, "B N d"]) -> Heads:
     parts = attention.qkv(normed).view(*normed.shape[:2], 3, attention.num_heads, attention.head_dim)
     queries, keys, values = parts.permute(2, 0, 3, 1, 4).unbind(0)
@@ -120,6 +130,12 @@ def _attend_with_own(
     own_score = (queries * own.keys).sum(-1, keepdim=True)
     weight = torch.sigmoid(own_score - scores.logsumexp(-1, keepdim=True))
     return torch.lerp(scores.softmax(-1) @ values, own.values, weight)
+
+
+def _append(rows: Float[Tensor, "b H N e"], more: Float[Tensor, "B H P e"]) -> Float[Tensor, "B H M e"]:
+    """Append to each row, along the tokens, each of its S rows in `more`, with a single copy."""
+    more = more.view(len(rows), -1, *more.shape[1:])
+    return torch.cat([rows.unsqueeze(1).expand(-1, more.shape[1], -1, -1, -1), more], dim=3).flatten(0, 1)
 
 
 def _join_heads(mixed: Float[Tensor, "B H N e"]) -> Float[Tensor, "B N d"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pfedbayespt.model.config import InsertionConfig
-from pfedbayespt.model.insertion._attention import BlockRun, run_block
+from pfedbayespt.model.insertion._attention import BlockRun, repeat_rows, run_block
 from pfedbayespt.model.insertion.base import Insertion
 from pfedbayespt.model.insertion.context import Context
 
@@ -46,15 +46,18 @@ class BoundaryInsertion(Insertion):
         return BoundaryContext(self._pool(boundary), boundary, self._pool(states[self._mid]))
 
     def _run_prompted(
-        self, tokens: Float[Tensor, "B N d"], prompts: Float[Tensor, "B T d"]
+        self, tokens: Float[Tensor, "b N d"], prompts: Float[Tensor, "B T d"]
     ) -> Iterator[BlockRun]:
-        """Yield the run of each prompted block; shallow prompts stay behind the tokens to the end."""
+        """Yield the run of each prompted block; shallow prompts stay behind the tokens to the end.
+
+        With S rows of prompts per row of tokens (B = b S) the runs have B rows.
+        """
         blocks = self.backbone.blocks[self._first :]
         visitors: Sequence[Tensor | None] = [None] * self.config.num_blocks
         if self.config.deep:
             visitors = prompts.chunk(self.config.num_blocks, dim=1)
         else:
-            tokens = torch.cat([tokens, prompts], dim=1)
+            tokens = torch.cat([repeat_rows(tokens, len(prompts) // len(tokens)), prompts], dim=1)
         for block, visiting in zip(blocks, visitors, strict=True):
             run = run_block(block, tokens, visiting)
             tokens = run.tokens

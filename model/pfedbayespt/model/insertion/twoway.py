@@ -31,7 +31,7 @@ class TwoWayInsertion(BoundaryInsertion):
         """Run each sample's sequence; its class token and patch mean are the prompted ones."""
         held = self._restore(context, BoundaryContext)
         num_samples = prompts.shape[1]
-        tokens = held.tokens.repeat_interleave(num_samples, dim=0)
+        tokens = held.tokens
         for run in self._run_prompted(tokens, prompts.view(-1, self.num_tokens, self.token_width)):
             tokens = run.tokens
         final = self.backbone.final_norm(tokens[:, : held.tokens.shape[1]])  # without shallow prompts
