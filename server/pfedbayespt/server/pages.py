@@ -23,6 +23,7 @@ from pfedbayespt.server.errors import InvalidRequest
 Row = TypeVar("Row")
 Item = TypeVar("Item", bound=WireMessage)
 DEFAULT_PAGE_SIZE = 50
+_LARGEST_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,12 @@ def _decode(cursor: str, order: Order) -> list[Any]:
 
 
 def _parse(value: object, kind: type) -> object:
-    if kind is datetime:
-        return datetime.fromisoformat(str(value))
-    if type(value) is not kind:
-        raise TypeError
-    return value
+    """Return a part of a sort key; whatever a database would choke on is not one."""
+    match value:
+        case str() if kind is datetime and (moment := datetime.fromisoformat(value)).tzinfo is not None:
+            return moment
+        case str() if kind is str and value.isprintable():
+            return value
+        case int() if kind is int and 0 <= value <= _LARGEST_INTEGER:
+            return value
+    raise ValueError(value)

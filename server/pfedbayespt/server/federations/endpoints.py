@@ -17,6 +17,7 @@ from pfedbayespt.server.model_versions import initial
 from pfedbayespt.server.model_versions import service as versions
 from pfedbayespt.server.openapi import documented, tensor_body
 from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.uploads import announced_body, receive_body
 
 router = APIRouter(prefix="/v1/federations", tags=["federations"])
@@ -41,7 +42,7 @@ def list_federations(context: ContextDep, _: Admin, page: PageDep) -> Page[Feder
 
 
 @router.get("/{name}", **documented("Read a federation", ProblemType.NOT_FOUND, example=examples.FEDERATION))
-def read_federation(name: str, context: ContextDep, caller: Member) -> Federation:
+def read_federation(name: FederationName, context: ContextDep, caller: Member) -> Federation:
     """Read a federation and its specification, as an admin or as one of its sites."""
     with context.database.read() as tx:
         return service.describe(tx, visible_federation(tx, caller, name))
@@ -65,7 +66,7 @@ def read_federation(name: str, context: ContextDep, caller: Member) -> Federatio
     openapi_extra=tensor_body("The shared parameters of version 0, with their manifest."),
 )
 async def put_initial_parameters(
-    name: str, request: Request, response: Response, context: ContextDep, caller: Admin
+    name: FederationName, request: Request, response: Response, context: ContextDep, caller: Admin
 ) -> ModelVersion:
     """Give a draft its version 0, which serves at once. Its tensors become the federation's schema.
 
@@ -86,25 +87,25 @@ async def put_initial_parameters(
 
 
 @router.post("/{name}/activate", **documented("Activate a federation", *_CHANGE, example=examples.FEDERATION))
-def activate_federation(name: str, context: ContextDep, caller: Admin) -> Federation:
+def activate_federation(name: FederationName, context: ContextDep, caller: Admin) -> Federation:
     """Open a draft that has its initial parameters: rounds may start."""
     return _change(context, caller, name, service.activate)
 
 
 @router.post("/{name}/pause", **documented("Pause a federation", *_CHANGE, example=examples.FEDERATION))
-def pause_federation(name: str, context: ContextDep, caller: Admin) -> Federation:
+def pause_federation(name: FederationName, context: ContextDep, caller: Admin) -> Federation:
     """Start no more rounds; a live one goes on."""
     return _change(context, caller, name, lifecycle.pause)
 
 
 @router.post("/{name}/resume", **documented("Resume a federation", *_CHANGE, example=examples.FEDERATION))
-def resume_federation(name: str, context: ContextDep, caller: Admin) -> Federation:
+def resume_federation(name: FederationName, context: ContextDep, caller: Admin) -> Federation:
     """Let rounds start again."""
     return _change(context, caller, name, lifecycle.resume)
 
 
 @router.post("/{name}/archive", **documented("Archive a federation", *_CHANGE, example=examples.FEDERATION))
-def archive_federation(name: str, context: ContextDep, caller: Admin) -> Federation:
+def archive_federation(name: FederationName, context: ContextDep, caller: Admin) -> Federation:
     """End a federation for good. A live round is abandoned; versions and events can still be read."""
     return _change(context, caller, name, service.archive)
 

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterator
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Header, Path, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
 from pfedbayespt.protocol import Evaluation, ModelVersion, Page, ProblemType, SiteEvaluation
@@ -16,14 +16,16 @@ from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
 from pfedbayespt.server.model_versions import promotion, service
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.paths import FederationName, SiteId, VersionNumber
 
 router = APIRouter(prefix="/v1/federations/{name}/model-versions", tags=["model versions"])
 _CHUNK_BYTES = 2**18
-Number = Annotated[int, Path(ge=0, lt=2**31, description="The version's number.")]
 
 
 @router.get("", **documented("List versions", ProblemType.NOT_FOUND, example=examples.MODEL_VERSIONS))
-def list_model_versions(name: str, context: ContextDep, caller: Member, page: PageDep) -> Page[ModelVersion]:
+def list_model_versions(
+    name: FederationName, context: ContextDep, caller: Member, page: PageDep
+) -> Page[ModelVersion]:
     """List the federation's model versions, newest first."""
     with context.database.read() as tx:
         return service.list_page(tx, visible_federation(tx, caller, name), page)
@@ -32,7 +34,9 @@ def list_model_versions(name: str, context: ContextDep, caller: Member, page: Pa
 @router.get(
     "/{number}", **documented("Read a version", ProblemType.NOT_FOUND, example=examples.MODEL_VERSION)
 )
-def read_model_version(name: str, number: Number, context: ContextDep, caller: Member) -> ModelVersion:
+def read_model_version(
+    name: FederationName, number: VersionNumber, context: ContextDep, caller: Member
+) -> ModelVersion:
     """Read a model version: its digest, its lineage and what sites report of it."""
     with context.database.read() as tx:
         federation = visible_federation(tx, caller, name)
@@ -45,8 +49,8 @@ def read_model_version(name: str, number: Number, context: ContextDep, caller: M
     **documented("Download a version", ProblemType.NOT_FOUND),
 )
 def download_parameters(
-    name: str,
-    number: Number,
+    name: FederationName,
+    number: VersionNumber,
     context: ContextDep,
     caller: Member,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -73,7 +77,12 @@ def download_parameters(
     ),
 )
 def put_evaluation(
-    name: str, number: Number, site_id: str, body: Evaluation, context: ContextDep, caller: Site
+    name: FederationName,
+    number: VersionNumber,
+    site_id: SiteId,
+    body: Evaluation,
+    context: ContextDep,
+    caller: Site,
 ) -> SiteEvaluation:
     """Report how the version does on the calling site's own held-out images: numbers only. Safe to repeat."""
     if site_id != caller.site_id:
@@ -94,7 +103,9 @@ def put_evaluation(
         example=examples.MODEL_VERSION,
     ),
 )
-def promote_model_version(name: str, number: Number, context: ContextDep, caller: Admin) -> ModelVersion:
+def promote_model_version(
+    name: FederationName, number: VersionNumber, context: ContextDep, caller: Admin
+) -> ModelVersion:
     """Let a held version serve after all, or roll back to a retired one. A live round is abandoned."""
     with context.database.write(caller.actor) as tx:
         federation = visible_federation(tx, caller, name, lock=True)

@@ -23,6 +23,7 @@ from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.predictions import service
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import FORM_TYPE, IMAGE_PART, IMAGE_TYPES, JSON_TYPE, read_request
+from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions.predictor import Answer, Predictor
 
 router = APIRouter(prefix="/v1/federations/{name}/predictions", tags=["predictions"])
@@ -99,7 +100,7 @@ PredictionsDep = Annotated[Predictions, Depends(_predictions_of)]
     openapi_extra=_BODY,
 )
 async def predict(
-    name: str,
+    name: FederationName,
     request: Request,
     context: ContextDep,
     predictions: PredictionsDep,

@@ -12,6 +12,7 @@ from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.paths import FederationName, RoundId
 from pfedbayespt.server.rounds import progress, service
 from pfedbayespt.server.rounds.models import RoundRecord
 
@@ -23,7 +24,7 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
     "/federations/{name}/rounds",
     **documented("Start a round now", *_CHANGE, example=examples.ROUND, status=201),
 )
-def start_round(name: str, context: ContextDep, caller: Admin) -> Round:
+def start_round(name: FederationName, context: ContextDep, caller: Admin) -> Round:
     """Start a round by hand; those of `num_rounds` start by themselves."""
     with context.database.write(caller.actor) as tx:
         round_ = service.start(tx, visible_federation(tx, caller, name, lock=True))
@@ -33,21 +34,21 @@ def start_round(name: str, context: ContextDep, caller: Admin) -> Round:
 @router.get(
     "/federations/{name}/rounds", **documented("List rounds", ProblemType.NOT_FOUND, example=examples.ROUNDS)
 )
-def list_rounds(name: str, context: ContextDep, caller: Member, page: PageDep) -> Page[Round]:
+def list_rounds(name: FederationName, context: ContextDep, caller: Member, page: PageDep) -> Page[Round]:
     """List the federation's rounds, newest first."""
     with context.database.read() as tx:
         return service.list_page(tx, visible_federation(tx, caller, name), page)
 
 
 @router.get("/rounds/{round_id}", **documented("Read a round", ProblemType.NOT_FOUND, example=examples.ROUND))
-def read_round(round_id: str, context: ContextDep, caller: Member) -> Round:
+def read_round(round_id: RoundId, context: ContextDep, caller: Member) -> Round:
     """Read a round, as an admin or as a site of its federation."""
     with context.database.read() as tx:
         return service.describe(tx, service.find(tx, caller, round_id))
 
 
 @router.post("/rounds/{round_id}/close", **documented("Close a round now", *_CHANGE, example=examples.ROUND))
-def close_round(round_id: str, context: ContextDep, caller: Admin) -> Round:
+def close_round(round_id: RoundId, context: ContextDep, caller: Admin) -> Round:
     """End collecting before the deadline and aggregate what is there, if that is a quorum."""
     deadline = timedelta(seconds=context.settings.aggregation_deadline_seconds)
 
@@ -58,7 +59,7 @@ def close_round(round_id: str, context: ContextDep, caller: Admin) -> Round:
 
 
 @router.post("/rounds/{round_id}/abandon", **documented("Abandon a round", *_CHANGE, example=examples.ROUND))
-def abandon_round(round_id: str, context: ContextDep, caller: Admin) -> Round:
+def abandon_round(round_id: RoundId, context: ContextDep, caller: Admin) -> Round:
     """End a live round without a result."""
 
     def abandon(tx: Transaction, round_: RoundRecord) -> None:

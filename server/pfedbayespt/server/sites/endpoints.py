@@ -21,6 +21,7 @@ from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.paths import FederationName, SiteId
 from pfedbayespt.server.sites import lifecycle, repository, service
 from pfedbayespt.server.sites.assignment import assignment_of
 from pfedbayespt.server.sites.models import SiteRecord
@@ -34,7 +35,7 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
     **documented("Create an enrolment token", *_CHANGE, example=examples.ENROLMENT_TOKEN, status=201),
 )
 def create_enrolment_token(
-    name: str, body: EnrolmentTokenCreate, context: ContextDep, caller: Admin
+    name: FederationName, body: EnrolmentTokenCreate, context: ContextDep, caller: Admin
 ) -> EnrolmentToken:
     """Make a token that lets one site of one organisation join, once. It is shown this once only."""
     with context.database.write(caller.actor) as tx:
@@ -86,26 +87,26 @@ def read_assignment(context: ContextDep, caller: Site) -> Assignment:
 @router.get(
     "/federations/{name}/sites", **documented("List sites", ProblemType.NOT_FOUND, example=examples.SITES)
 )
-def list_sites(name: str, context: ContextDep, caller: Admin, page: PageDep) -> Page[SiteMessage]:
+def list_sites(name: FederationName, context: ContextDep, caller: Admin, page: PageDep) -> Page[SiteMessage]:
     """List the federation's sites, oldest first."""
     with context.database.read() as tx:
         return service.list_page(tx, visible_federation(tx, caller, name), page)
 
 
 @router.post("/sites/{site_id}/suspend", **documented("Suspend a site", *_CHANGE, example=examples.SITE))
-def suspend_site(site_id: str, context: ContextDep, caller: Admin) -> SiteMessage:
+def suspend_site(site_id: SiteId, context: ContextDep, caller: Admin) -> SiteMessage:
     """Shut a site out from its next request on, until it is reinstated."""
     return _change(context, caller, site_id, lifecycle.suspend)
 
 
 @router.post("/sites/{site_id}/reinstate", **documented("Reinstate a site", *_CHANGE, example=examples.SITE))
-def reinstate_site(site_id: str, context: ContextDep, caller: Admin) -> SiteMessage:
+def reinstate_site(site_id: SiteId, context: ContextDep, caller: Admin) -> SiteMessage:
     """Let a suspended site take part again."""
     return _change(context, caller, site_id, lifecycle.reinstate)
 
 
 @router.post("/sites/{site_id}/revoke", **documented("Revoke a site", *_CHANGE, example=examples.SITE))
-def revoke_site(site_id: str, context: ContextDep, caller: Admin) -> SiteMessage:
+def revoke_site(site_id: SiteId, context: ContextDep, caller: Admin) -> SiteMessage:
     """Shut a site out for good. Its updates that are not aggregated yet are discarded."""
     return _change(context, caller, site_id, service.revoke)
 

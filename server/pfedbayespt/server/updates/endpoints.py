@@ -12,6 +12,7 @@ from pfedbayespt.server.errors import UpdateRejected
 from pfedbayespt.server.media_types import require_tensor_file
 from pfedbayespt.server.openapi import documented, tensor_body
 from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.paths import RoundId, SiteId, UpdateId
 from pfedbayespt.server.rounds import service as rounds
 from pfedbayespt.server.updates import service
 from pfedbayespt.server.updates.ingest import ExpectedUpdate, ReceivedUpdate, claims_of, receive_update
@@ -40,7 +41,12 @@ router = APIRouter(prefix="/v1", tags=["updates"])
     openapi_extra=tensor_body("The deltas of the shared parameters, with the update's manifest."),
 )
 async def submit_update(
-    round_id: str, site_id: str, request: Request, response: Response, context: ContextDep, caller: Site
+    round_id: RoundId,
+    site_id: SiteId,
+    request: Request,
+    response: Response,
+    context: ContextDep,
+    caller: Site,
 ) -> Receipt:
     """Submit the calling site's update. The receipt means that it is durable and will not be lost.
 
@@ -66,7 +72,7 @@ async def submit_update(
     "/rounds/{round_id}/updates",
     **documented("List a round's updates", ProblemType.NOT_FOUND, example=examples.UPDATES),
 )
-def list_updates(round_id: str, context: ContextDep, caller: Admin, page: PageDep) -> Page[Update]:
+def list_updates(round_id: RoundId, context: ContextDep, caller: Admin, page: PageDep) -> Page[Update]:
     """List what was submitted in a round, oldest first, quarantined updates too."""
     with context.database.read() as tx:
         return service.list_page(tx, rounds.find(tx, caller, round_id), page)
@@ -75,7 +81,7 @@ def list_updates(round_id: str, context: ContextDep, caller: Admin, page: PageDe
 @router.get(
     "/updates/{update_id}", **documented("Read an update", ProblemType.NOT_FOUND, example=examples.UPDATE)
 )
-def read_update(update_id: str, context: ContextDep, _: Admin) -> Update:
+def read_update(update_id: UpdateId, context: ContextDep, _: Admin) -> Update:
     """Read an update's manifest, verdict and share."""
     with context.database.read() as tx:
         return service.describe(tx, service.find(tx, update_id))

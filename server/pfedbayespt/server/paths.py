@@ -1,0 +1,13 @@
+"""The parameters in paths. What could be no name or id is refused before it reaches a database."""
+
+from typing import Annotated
+
+from fastapi import Path
+
+_ID = r"^[a-z]{3}_[0-9a-f]{1,32}$"
+
+FederationName = Annotated[str, Path(max_length=63, pattern=r"^[a-z0-9-]+$", description="Its name.")]
+RoundId = Annotated[str, Path(pattern=_ID, description="The round's id, `rnd_...`.")]
+SiteId = Annotated[str, Path(pattern=_ID, description="The site's id, `sit_...`.")]
+UpdateId = Annotated[str, Path(pattern=_ID, description="The update's id, `upd_...`.")]
+VersionNumber = Annotated[int, Path(ge=0, lt=2**31, description="The model version's number.")]
