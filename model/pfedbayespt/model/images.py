@@ -1,0 +1,88 @@
+"""From the bytes of an image file to the tensor that the trunk takes.
+
+Rules, in this order, so that no pixel is decoded before its cost is known:
+1. 1 byte to 10 MiB of content.
+2. One of three named formats, found from the content: JPEG, PNG, WEBP.
+3. One frame, no side over 10,000 pixels, at most 25 million pixels, read from the header.
+4. Decoded in full, turned upright as EXIF says, transparency composited on white, converted to RGB.
+"""
+
+import io
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pfedbayespt.model.config import BackboneConfig
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+MAX_SIDE_PIXELS = 10_000
+MAX_PIXELS = 25_000_000
+
+
+class ImageError(ValueError):
+    """The content is not an image that is taken; the message says what was wrong and what is allowed."""
+
+
+def read_image(content: bytes) -> Image.Image:
+    """Return the image in `content`: RGB, upright, on white.
+
+    Raises:
+        ImageError: the content breaks a rule of this module.
+    """
+    if not 1 <= len(content) <= MAX_IMAGE_BYTES:
+        raise ImageError(f"the image has {len(content)} bytes; allowed: 1 to {MAX_IMAGE_BYTES}")
+    image = _open(content)
+    _check_header(image)
+    try:
+        return _on_white(ImageOps.exif_transpose(image))
+    except Exception as error:  # decoders fail in many ways, and all mean a damaged file
+        raise ImageError(f"the {image.format} image is damaged: {error}") from error
+
+
+def prepare(image: Image.Image, config: BackboneConfig) -> Float[Tensor, "3 H W"]:
+    """Return an RGB image with its shorter side resized bicubically to H = W, its centre kept, normalised.
+
+    Only the centre is computed: of a long strip, nothing is enlarged to be thrown away.
+    """
+    size, side = config.image_size_pixels, min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    square = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    pixels = torch.from_numpy(np.array(square)).movedim(2, 0).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
+    return ((pixels - mean) / std).contiguous()
+
+
+def _open(content: bytes) -> Image.Image:
+    """Read the header only."""
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"the image is larger than {MAX_PIXELS} pixels") from error
+    except Exception as error:
+        raise ImageError(f"the content is no readable image; allowed: {', '.join(FORMATS)}") from error
+
+
+def _check_header(image: Image.Image) -> None:
+    width, height = image.size
+    if max(width, height) > MAX_SIDE_PIXELS or width * height > MAX_PIXELS:
+        raise ImageError(
+            f"the image is {width} x {height} pixels; allowed: sides up to {MAX_SIDE_PIXELS}, "
+            f"{MAX_PIXELS} pixels in all"
+        )
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames != 1:
+        raise ImageError(f"the image has {num_frames} frames; allowed: 1")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
