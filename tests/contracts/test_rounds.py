@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
-from tests.server.harness import Coordinator, SiteCaller, check, problem_of, running
+from sqlalchemy.orm import Session
+from tests.server.harness import Coordinator, SiteCaller, check, problem_of, running, specification
 
 from pfedbayespt.protocol import FederationStatus
+from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace, TransitionNotAllowed
 from pfedbayespt.server.events import repository as event_log
+from pfedbayespt.server.events import service as events
 from pfedbayespt.server.events.service import first_broken
 from pfedbayespt.server.federations import repository as federations
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
@@ -22,6 +25,7 @@ from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.rounds.models import RoundRecord
 from pfedbayespt.server.settings import Settings
 from pfedbayespt.server.worker import driver
+from pfedbayespt.server.worker.aggregation import AggregationError
 
 POLICY = {"num_rounds": 3, "min_sites_to_start": 2, "quorum": 2, "evaluate": False}
 
@@ -299,6 +303,73 @@ def test_deadlines_follow_the_databases_clock(coordinator: Coordinator) -> None:
     assert problem_of(late) == "round_closed"
 
 
+def test_a_round_whose_numbers_cannot_be_a_version_is_abandoned_at_once(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = training_round(coordinator)
+    for site in sites:
+        site.train()
+    round_id = close_round(coordinator)
+    monkeypatch.setattr(driver, "aggregate", raising(AggregationError("tensor 'x' outgrows float32")))
+
+    coordinator.tick()
+
+    round_ = coordinator.admin.get(f"/v1/rounds/{round_id}")
+    assert round_["abandoned_reason"] == "aggregation failed: tensor 'x' outgrows float32"
+
+
+def test_a_crash_at_any_write_of_the_worker_is_made_good_by_the_next_tick(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every transaction from closing to publishing fails once at each of its events, and nothing of it remains."""
+    sites = training_round(coordinator)
+    for site in sites:
+        site.train(0.25)
+    expected = published_elsewhere(coordinator)
+    record, countdown, crashes = events.record, [0], 0
+
+    def record_or_crash(*arguments: Any, **details: Any) -> None:
+        record(*arguments, **details)
+        countdown[0] -= 1
+        if countdown[0] == 0:
+            raise RuntimeError("the process dies here")
+
+    monkeypatch.setattr(events, "record", record_or_crash)
+    step = 1
+    while len(coordinator.versions()) < 3:
+        countdown[0] = step
+        before = coordinator.dump()
+        coordinator.tick()
+        if countdown[0] > 0:
+            step = 1  # that transaction is through; on to the next one's first write
+            continue
+        step, crashes = step + 1, crashes + 1
+        assert coordinator.dump() == before
+    monkeypatch.undo()
+
+    assert crashes == 1 + 7  # closed; created, two updates, aggregated, published, retired, promoted
+    assert coordinator.versions()[0]["digest"] == expected
+    assert coordinator.versions()[0]["status"] == "serving"
+
+
+def test_names_taken_at_once_are_given_once(coordinator: Coordinator) -> None:
+    body = {"name": "alpha", "specification": specification().model_dump(mode="json")}
+    answers = at_once(5, lambda _: coordinator.admin.request("POST", "/v1/federations", json=body))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 4
+
+
+def test_connections_that_were_cut_are_replaced(coordinator: Coordinator) -> None:
+    database = coordinator.context.database
+    if database.is_sqlite:
+        database.engine.dispose()
+    else:
+        with database.read() as tx:
+            others = "pid <> pg_backend_pid() AND datname = current_database()"
+            tx.session.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+    at_once(4, lambda _: coordinator.admin.get("/v1/federations"))
+    assert coordinator.admin.get("/v1/federations")["items"] == []
+
+
 def test_the_event_chain_is_whole_and_an_edit_breaks_it(coordinator: Coordinator) -> None:
     training_round(coordinator)
     with coordinator.context.database.read() as tx:
@@ -330,6 +401,20 @@ def test_closing_without_a_quorum_is_refused(coordinator: Coordinator) -> None:
         coordinator.context.database.write("admin") as tx,
     ):
         progress.close(tx, found(rounds.by_id(tx, round_id)), timedelta(seconds=1))
+
+
+def published_elsewhere(coordinator: Coordinator) -> str:
+    """Return the digest that the live round's version must have, computed and rolled back."""
+    with coordinator.context.database.engine.connect() as connection:
+        connection.begin()
+        session = Session(connection)
+        tx = Transaction(session, coordinator.clock(session), "worker")
+        round_ = found(rounds.live(tx, federations.ids_with_status(tx, FederationStatus.ACTIVE)[0]))
+        progress.close(tx, round_, timedelta(hours=1))
+        plan = progress.plan(tx, round_)
+        session.close()
+    digest, _ = driver._write_aggregate(coordinator.context, plan)
+    return digest
 
 
 def close_round(coordinator: Coordinator) -> str:

@@ -20,6 +20,7 @@ TAGS: Final = [
     {"name": "health", "description": "For whoever runs the coordinator."},
 ]  # fmt: skip
 
+_ALWAYS = (ProblemType.INVALID_REQUEST, ProblemType.OVERLOADED, ProblemType.INTERNAL_ERROR)
 _GUARDED = (ProblemType.AUTHENTICATION_REQUIRED, ProblemType.PERMISSION_DENIED)
 
 
@@ -28,16 +29,21 @@ def documented(
     *problems: ProblemType,
     example: Message | None = None,
     status: int = 200,
+    repeatable: bool = False,
     guarded: bool = True,
 ) -> dict[str, Any]:
     """Return the keyword arguments of a route decorator that document the operation.
 
-    `problems` are those that are special to it; those of every guarded operation are added.
+    `problems` are those that are special to it; those of every operation are added. `repeatable`: the same request
+    again is answered with 200 and the same content.
     """
-    every = (*(_GUARDED if guarded else ()), ProblemType.INVALID_REQUEST, *problems)
+    every = (*(_GUARDED if guarded else ()), *problems, *_ALWAYS)
     responses: dict[int | str, dict[str, Any]] = problem_responses(every)
     if example is not None:
-        responses[status] = {"content": {"application/json": {"example": example.model_dump(mode="json")}}}
+        answer = {"content": {"application/json": {"example": example.model_dump(mode="json")}}}
+        responses[status] = answer
+        if repeatable:
+            responses[200] = {"description": "The same as before: it was there already", **answer}
     return {"summary": summary, "status_code": status, "responses": responses}
 
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
@@ -26,6 +27,7 @@ from pfedbayespt.server.errors import (
 
 RETRY_AFTER_SECONDS: Final = 1
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
+_POSTGRESQL_DISK_FULL: Final = "53100"
 _MAX_FAULTS: Final = 20
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +37,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(CoordinatorError, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(HTTPException, _answer)
-    app.add_exception_handler(OperationalError, _answer)
+    app.add_exception_handler(DBAPIError, _answer)
+    app.add_exception_handler(PoolTimeoutError, _answer)
     app.add_exception_handler(OSError, _answer)
 
 
@@ -76,7 +79,7 @@ def translate(error: Exception) -> CoordinatorError:
             return _from_http(error)
         case OSError() if error.errno in _NO_SPACE:
             return StorageExhausted("the storage is full; nothing was acknowledged")
-        case OperationalError():
+        case OperationalError() | InterfaceError() | PoolTimeoutError():
             return _from_database(error)
     return InternalError("something failed that should not; the log says what, under this request's id")
 
@@ -112,8 +115,9 @@ def _from_http(error: HTTPException) -> CoordinatorError:
     return known.get(error.status_code, InvalidRequest)(str(detail))
 
 
-def _from_database(error: OperationalError) -> CoordinatorError:
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == "53100":
+def _from_database(error: Exception) -> CoordinatorError:
+    cause = getattr(error, "orig", None)
+    is_full_sqlite = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    if is_full_sqlite or getattr(cause, "sqlstate", None) == _POSTGRESQL_DISK_FULL:
         return StorageExhausted("the database's disk is full; nothing was acknowledged")
     return Overloaded("the database does not answer now; try again")

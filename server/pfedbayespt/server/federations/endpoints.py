@@ -62,6 +62,7 @@ def read_federation(name: FederationName, context: ContextDep, caller: Member) -
         ProblemType.STORAGE_EXHAUSTED,
         example=examples.MODEL_VERSION,
         status=201,
+        repeatable=True,
     ),
     openapi_extra=tensor_body("The shared parameters of version 0, with their manifest."),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from pfedbayespt.protocol import (
     Federation,
@@ -29,8 +30,9 @@ def create(tx: Transaction, request: FederationCreate) -> FederationRecord:
     Raises:
         AlreadyExists: the name is taken.
     """
+    taken = AlreadyExists(f"there is a federation {request.name!r} already; choose another name")
     if repository.exists(tx, request.name):
-        raise AlreadyExists(f"there is a federation {request.name!r} already; choose another name")
+        raise taken
     federation = FederationRecord(
         id=new_id("fed"),
         name=request.name,
@@ -40,7 +42,10 @@ def create(tx: Transaction, request: FederationCreate) -> FederationRecord:
         created_at=tx.now,
     )
     tx.session.add(federation)
-    tx.session.flush()
+    try:
+        tx.session.flush()
+    except IntegrityError as error:  # somebody else's transaction was faster
+        raise taken from error
     events.record(
         tx,
         federation.id,

@@ -101,12 +101,13 @@ def complete(
     _check_fence(round_, done)
     federation = round_.federation
     number = done.manifest.version_number
-    candidate = version_service.add_candidate(tx, federation, round_, number, digest, size_bytes)
+    version_service.add_candidate(tx, federation, round_, number, digest, size_bytes)
     for part in round_.inputs:
         updates.aggregate(tx, part.update, federation.id)
     deadline = timedelta(seconds=federation.policy.evaluation_deadline_seconds)
     lifecycle.propose(tx, round_, number, deadline)
-    conclude_if_due(tx, round_, candidate)
+    tx.session.expire(round_, ["result"])
+    conclude_if_due(tx, round_)
 
 
 def drop_damaged(
@@ -150,11 +151,12 @@ def abandon_if_late(tx: Transaction, round_: RoundRecord) -> bool:
     return is_late
 
 
-def conclude_if_due(tx: Transaction, round_: RoundRecord, candidate: ModelVersionRecord) -> bool:
+def conclude_if_due(tx: Transaction, round_: RoundRecord) -> bool:
     """Judge the candidate, if all evaluations are in or none are asked or the deadline has passed.
 
     Returns whether it was judged.
     """
+    candidate = _candidate_of(round_)
     asked = is_evaluated(round_) and repository.awaits_evaluations(tx, round_.id, candidate.id)
     if asked and not lifecycle.is_late(round_, tx.now):
         return False
@@ -171,6 +173,12 @@ def conclude_if_due(tx: Transaction, round_: RoundRecord, candidate: ModelVersio
 def is_evaluated(round_: RoundRecord) -> bool:
     """Whether sites are asked to evaluate the round's candidate: a statistics round has nothing to evaluate yet."""
     return round_.task == RoundTask.TRAINING and round_.federation.policy.evaluate
+
+
+def _candidate_of(round_: RoundRecord) -> ModelVersionRecord:
+    if round_.result is None:
+        raise LookupError(f"round {round_.id} is evaluating nothing; `propose` comes with a candidate")
+    return round_.result
 
 
 def _freeze_inputs(tx: Transaction, round_: RoundRecord) -> None:

@@ -37,6 +37,7 @@ router = APIRouter(prefix="/v1", tags=["updates"])
         ProblemType.STORAGE_EXHAUSTED,
         example=examples.RECEIPT,
         status=201,
+        repeatable=True,
     ),
     openapi_extra=tensor_body("The deltas of the shared parameters, with the update's manifest."),
 )
