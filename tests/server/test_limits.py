@@ -214,6 +214,31 @@ def test_a_slow_application_is_not_a_slow_body() -> None:
     assert (start["status"], body["body"]) == (200, b'"thought"')
 
 
+def test_waiting_for_the_client_after_its_body_has_no_deadline() -> None:
+    async def wait_for_the_end(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["body"] == b"all"
+        kind = (await receive())["type"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": kind.encode()})
+
+    incoming: list[Message] = [{"type": "http.request", "body": b"all", "more_body": False}]
+
+    async def receive() -> Message:
+        if incoming:
+            return incoming.pop()
+        await asyncio.sleep(2 * NEVER.deadline_seconds)
+        return {"type": "http.disconnect"}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
+    asyncio.run(guarded(wait_for_the_end, NEVER)(scope, receive, send))
+    assert [message.get("status") or message["body"] for message in sent] == [200, b"http.disconnect"]
+
+
 def test_an_error_of_the_application_itself_is_passed_on() -> None:
     app = FastAPI()
 
