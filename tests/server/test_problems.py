@@ -12,6 +12,7 @@ from tests.server.harness import ADMIN_TOKEN, Coordinator, problem_of, settings_
 from pfedbayespt.protocol import Problem, ProblemType
 from pfedbayespt.server import create_app, errors
 from pfedbayespt.server.errors import CoordinatorError, LostRace, TransitionNotAllowed
+from pfedbayespt.server.updates.ingest import RejectionReason
 
 
 def camel_case(name: str) -> str:
@@ -30,6 +31,14 @@ def test_the_tree_drawn_in_the_docstring_names_every_class() -> None:
         "CoordinatorError"
     }
     assert LostRace.problem is TransitionNotAllowed.problem
+
+
+def test_the_page_of_problems_explains_every_kind_and_every_reason() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "problems.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.M)
+    assert rows == [(kind.name.lower(), str(kind.status)) for kind in ProblemType]
+    reasons = page.split("Reasons of")[1]
+    assert set(re.findall(r"`(\w+)`", reasons)) - {"update_rejected"} == set(RejectionReason)
 
 
 @pytest.fixture(scope="module")
