@@ -1,30 +1,15 @@
-"""Real servers on the loopback interface."""
+"""Fixtures of the SDK's tests: everything runs, nothing is pretended."""
 
-import asyncio
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from tests.client_sdk.harness import Coordinator, coordinating, draw_images, serving
 
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Run an ASGI app under uvicorn in a thread; yield its address."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()  # from here on connections wait for the server instead of being refused
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
-        thread = threading.Thread(
-            target=lambda: asyncio.run(server.serve(sockets=[listener])), name="uvicorn", daemon=True
-        )
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=20)
+from pfedbayespt.model.backbone import random_backbone
+from pfedbayespt.model.config import BackboneConfig
 
 
 @pytest.fixture
@@ -32,3 +17,33 @@ def serve() -> Iterator[Callable[[Any], str]]:
     """A function that serves an ASGI app until the test ends and returns its address."""
     with ExitStack() as stack:
         yield lambda app: stack.enter_context(serving(app))
+
+
+@pytest.fixture(scope="session")
+def backbone_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a tiny random ViT."""
+    return tmp_path_factory.mktemp("backbone") / "tiny.safetensors"
+
+
+@pytest.fixture(scope="session")
+def backbone_config(backbone_file: Path) -> BackboneConfig:
+    """The tiny ViT's configuration."""
+    return random_backbone(backbone_file)
+
+
+@pytest.fixture
+def coordinator(
+    tmp_path: Path, backbone_file: Path, backbone_config: BackboneConfig
+) -> Iterator[Coordinator]:
+    """A coordinator without federations."""
+    with coordinating(tmp_path / "coordinator", backbone_file, backbone_config) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `train` (8 per class) and `held-out` (4 per class)."""
+    root = tmp_path_factory.mktemp("images")
+    draw_images(root / "train", 8, seed=1)
+    draw_images(root / "held-out", 4, seed=2)
+    return root

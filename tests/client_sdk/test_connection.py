@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.client_sdk.scripted_app import Scripted, ScriptedApp, problem
 
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import (
@@ -17,8 +18,6 @@ from pfedbayespt.client.errors import (
 )
 from pfedbayespt.client.transport import HttpAnswer, HttpRequest, HttpxTransport, Timeouts
 from pfedbayespt.protocol import Evaluation, ProblemType, digest_of_bytes
-
-from .scripted_app import Scripted, ScriptedApp, problem
 
 Serve = Callable[[Any], str]
 

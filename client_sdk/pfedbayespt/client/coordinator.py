@@ -66,6 +66,13 @@ class CoordinatorClient:
     ) -> None:
         self.close()
 
+    def with_timeouts(self, timeouts: Timeouts) -> "CoordinatorClient":
+        """Return a client over the same connections that waits differently; closing it closes nothing."""
+        connection = self._connection
+        return CoordinatorClient(
+            connection.base_url, connection.credential, timeouts=timeouts, transport=connection.transport
+        )
+
     def close(self) -> None:
         """Close the connections."""
         if self._own_transport is not None:

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - the problems' names are those of protocol.ProblemType, word for word.
 """Every exception that the SDK raises on purpose.
 
     PFedBayesPTError
@@ -16,6 +15,7 @@
     ├── SpecificationChangedError     the federation is not the one this site agreed to
     ├── BackboneMismatchError         the backbone file is not the federation's
     ├── DatasetError                  the images or labels cannot be used
+    ├── TrainingError                 training did not lead to finite numbers
     └── StateError                    the site's state directory cannot be used
 
 A problem of a kind that this release does not know is a plain `ProblemError`.
@@ -221,6 +221,10 @@ class BackboneMismatchError(PFedBayesPTError):
 
 class DatasetError(PFedBayesPTError):
     """The images or labels cannot be used; the message says which and what is allowed."""
+
+
+class TrainingError(PFedBayesPTError):
+    """Training on these images with this specification did not lead to finite numbers."""
 
 
 class StateError(PFedBayesPTError):

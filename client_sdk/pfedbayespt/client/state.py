@@ -1,7 +1,9 @@
 """The site's state directory: what survives a kill, readable by its owner alone.
 
-    site.json            who this site is, its secret, and what it agreed to (written once, at enrolment)
+    site.json            who this site is, and its secret
+    agreement.json       the specification it agreed to, pinned, and where its backbone file is
     progress.json        how far it has come
+    serving.json         the version that answered predictions last
     personal.safetensors parameters that never leave this machine
     outbox/              a finished update that is not yet acknowledged (see outbox.py)
     versions/            the model versions used last, named by digest
@@ -15,6 +17,7 @@ Rules:
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +28,17 @@ from pydantic import Field, SecretStr, ValidationError, field_serializer
 from pfedbayespt.client.errors import StateError
 from pfedbayespt.protocol import Digest, FederationSpecification, Message, Slug
 
+PERSONAL_FILE = "personal.safetensors"
+
 Record = TypeVar("Record", bound=Message)
 
 
 class Enrolment(Message):
-    """Who this site is and what it agreed to."""
+    """Who this site is and where its coordinator answers."""
 
     format: Literal["pfedbayespt.site/1"] = "pfedbayespt.site/1"
     base_url: str
+    proxy: str | None
     ca_file: str | None
     federation: Slug
     organisation: Slug
@@ -58,11 +64,19 @@ class Progress(Message):
     """How far this site has come."""
 
     rounds_contributed: int = 0
-    last_round_number: int | None = None
-    refused_round_id: str | None = None
-    serving_version: int | None = None
-    serving_digest: Digest | None = None
+    last_round_id: str | None = None
+    refused_round_id: str | None = Field(default=None, description="The last round that refused an update.")
+    class_counts: tuple[int, ...] | None = Field(
+        default=None, description="Training images per class; they never leave this machine."
+    )
     last_metrics: dict[str, float] = Field(default={}, description="Of the last training or evaluation.")
+
+
+class ServingVersion(Message):
+    """The version that answered predictions when this site last asked."""
+
+    number: int
+    digest: Digest
 
 
 class StateDirectory:
@@ -129,7 +143,7 @@ class StateDirectory:
     @property
     def agreement(self) -> Agreement | None:
         """What the site agreed to; None until it has seen the specification."""
-        return self._read("agreement.json", Agreement) if (self.path / "agreement.json").exists() else None
+        return self._read_if_there("agreement.json", Agreement)
 
     def write_agreement(self, agreement: Agreement) -> None:
         """Pin what this site agrees to.
@@ -145,16 +159,37 @@ class StateDirectory:
     @property
     def progress(self) -> Progress:
         """How far the site has come."""
-        return self._read("progress.json", Progress) if (self.path / "progress.json").exists() else Progress()
+        return self._read_if_there("progress.json", Progress) or Progress()
 
-    def write_progress(self, progress: Progress) -> None:
-        """Remember how far the site has come."""
-        self._write("progress.json", progress)
+    def update_progress(self, **changes: object) -> None:
+        """Remember that the site has come further. Only the process that holds the lock may."""
+        self._write("progress.json", self.progress.model_copy(update=changes))
 
     @property
-    def personal_file(self) -> Path:
-        """Where the personal parameters are, if there are any."""
-        return self.path / "personal.safetensors"
+    def serving(self) -> ServingVersion | None:
+        """The version that answered predictions when this site last asked."""
+        return self._read_if_there("serving.json", ServingVersion)
+
+    def write_serving(self, serving: ServingVersion) -> None:
+        """Remember which version answers predictions."""
+        self._write("serving.json", serving)
+
+    def read_personal(self) -> bytes | None:
+        """Return the file of the personal parameters, if there is one."""
+        file = self.path / PERSONAL_FILE
+        return file.read_bytes() if file.exists() else None
+
+    def remove(self) -> None:
+        """Remove the directory with everything in it.
+
+        Raises:
+            StateError: another process runs the site.
+        """
+        with self.locked():
+            shutil.rmtree(self.path)
+
+    def _read_if_there(self, name: str, record: type[Record]) -> Record | None:
+        return self._read(name, record) if (self.path / name).exists() else None
 
     def _read(self, name: str, record: type[Record]) -> Record:
         try:

@@ -1,4 +1,4 @@
-"""The model versions a site has downloaded: small, verified on every read, and forgotten oldest first."""
+"""The model versions a site has downloaded: few, verified on every read; the least recently used go first."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ class VersionCache:
         content = self.client.model_versions.download(self.federation, number, digest)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         write_whole(self._file(digest), content)
-        self._forget_the_oldest()
+        self._forget_the_least_used()
         return content
 
     def read(self, digest: str) -> bytes | None:
@@ -44,6 +44,7 @@ class VersionCache:
         if digest_of_bytes(content) != digest:
             file.unlink()
             return None
+        file.touch()  # used now, so forgotten later
         return content
 
     def _file(self, digest: str) -> Path:
@@ -52,7 +53,7 @@ class VersionCache:
             raise IntegrityError(f"{digest!r} is not a digest; allowed: sha256:<hex>")
         return self.folder / f"{name}.safetensors"
 
-    def _forget_the_oldest(self) -> None:
+    def _forget_the_least_used(self) -> None:
         files = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
         for file in files[:-KEPT_VERSIONS]:
             file.unlink()

@@ -1,0 +1,123 @@
+"""`pfedbayespt coordinator`: running the server."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pfedbayespt.cli.failures import UserError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from pfedbayespt.server.settings import Settings
+
+app = typer.Typer(
+    help="Run the coordinator: rounds, updates, model versions, predictions.", no_args_is_help=True
+)
+
+_SETTINGS_FILE = "coordinator.env"
+
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        help="File of PFEDBAYESPT_<NAME>=value lines, as `coordinator init` writes it. Environment variables win.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+
+
+@app.command()
+def init(
+    directory: Annotated[
+        Path, typer.Argument(help="Where the coordinator will keep its data.", file_okay=False)
+    ],
+) -> None:
+    """Write a settings file with a fresh admin token, readable by you alone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / _SETTINGS_FILE
+    lines = {
+        "PFEDBAYESPT_ADMIN_TOKEN": secrets.token_urlsafe(32),
+        "PFEDBAYESPT_DATA_DIR": str((directory / "data").resolve()),
+    }
+    _write_new(file, "".join(f"{name}={value}\n" for name, value in lines.items()))
+    typer.echo(f"wrote {file}; it holds the admin token, so keep it to yourself. Next:")
+    typer.echo(f"  pfedbayespt coordinator run --settings {file}")
+    typer.echo("and, wherever you administer it from:")
+    typer.echo(f"  export PFEDBAYESPT_TOKEN=$(sed -n 's/^PFEDBAYESPT_ADMIN_TOKEN=//p' {file})")
+    typer.echo("  export PFEDBAYESPT_URL=http://127.0.0.1:8000")
+
+
+@app.command()
+def run(
+    *,
+    settings_file: SettingsFile = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on. Default: 8000.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where to keep data.", file_okay=False)] = None,
+) -> None:
+    """Run the coordinator until it is interrupted.
+
+    Every setting is an environment variable PFEDBAYESPT_<NAME> or a line of the settings file.
+
+    PFEDBAYESPT_ADMIN_TOKEN is the only one that must be there.
+
+    PFEDBAYESPT_ROLES='["coordinator", "inference"]' answers predictions too.
+    """
+    chosen = {"host": host, "port": port, "data_dir": data_dir}
+    settings = read_settings(
+        settings_file, {name: value for name, value in chosen.items() if value is not None}
+    )
+    from pfedbayespt.server import serving
+
+    serving.run(settings)
+
+
+@app.command()
+def upgrade_database(*, settings_file: SettingsFile = None) -> None:
+    """Bring the database to this release's schema. On SQLite the coordinator does it itself when it starts."""
+    settings = read_settings(settings_file, {})
+    from pfedbayespt.server import serving
+
+    serving.upgrade_database(settings)
+
+
+def read_settings(file: Path | None, chosen: dict[str, Any]) -> "Settings":
+    """Return the server's settings: options before environment before file.
+
+    Raises:
+        UserError: a setting is missing or not allowed.
+    """
+    from pydantic import ValidationError
+
+    from pfedbayespt.server.settings import Settings
+
+    try:
+        return Settings(_env_file=file, **chosen)
+    except ValidationError as error:
+        raise UserError(_describe(error)) from error
+
+
+def _describe(error: "ValidationError") -> str:
+    lines = ["the settings are not complete or not allowed:"]
+    for fault in error.errors(include_url=False, include_input=False):  # the input may be a secret
+        name = "_".join(str(part) for part in fault["loc"]).upper()
+        lines.append(f"  PFEDBAYESPT_{name}: {fault['msg']}")
+    lines.append("`pfedbayespt coordinator init DIRECTORY` writes a settings file that will do")
+    return "\n".join(lines)
+
+
+def _write_new(file: Path, content: str) -> None:
+    """Write a file that only its owner may read, and never over another."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise UserError(f"{file} is there already, and its token is in use; remove it first") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(content)

@@ -1,0 +1,247 @@
+"""`pfedbayespt site`: an organisation's part in a federation, beside its images."""
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pfedbayespt.cli.failures import UserError
+from pfedbayespt.cli.options import AsJson
+from pfedbayespt.cli.predict import Image, ModelVersion, NumSamples, Seed, TopK, show_prediction
+
+if TYPE_CHECKING:
+    from pfedbayespt.client import Site
+
+app = typer.Typer(help="Join a federation and take part in it with your own images.", no_args_is_help=True)
+
+Directory = Annotated[
+    Path, typer.Argument(help="The site's state directory, as given to `site enrol`.", file_okay=False)
+]
+Backbone = Annotated[
+    Path | None, typer.Option(help="Where the backbone file is now. Default: where it was.", exists=True)
+]
+Train = Annotated[
+    Path, typer.Option(help="Folder with one folder of training images per class.", exists=True)
+]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="The same for images to evaluate on. Default: every tenth training image.", exists=True
+    ),
+]
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable", help="Leave out files that are no readable images instead of stopping."
+    ),
+]
+AllClasses = Annotated[
+    bool, typer.Option("--require-all-classes", help="Stop if a class of the federation has no folder.")
+]
+
+
+@app.command()
+def enrol(
+    url: Annotated[str, typer.Argument(envvar="PFEDBAYESPT_URL", help="The coordinator's address.")],
+    name: Annotated[str, typer.Option(help="What to call this site: lower-case letters, digits, hyphens.")],
+    directory: Annotated[Path, typer.Option(help="Where to keep the site's state and secret.")],
+    backbone: Annotated[
+        Path, typer.Option(help="The federation's backbone, a safetensors file.", exists=True)
+    ],
+    token: Annotated[
+        str,
+        typer.Option("--token", envvar="PFEDBAYESPT_TOKEN", help="The one-use token enr_... from the admin."),
+    ],
+    *,
+    proxy: Annotated[str | None, typer.Option(help="Address of an HTTP proxy.")] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="PEM file of certificate authorities to trust.", exists=True)
+    ] = None,
+) -> None:
+    """Join a federation: redeem the token, pin the specification, check the backbone."""
+    _quiet_retries()
+    from pfedbayespt.client import Site
+
+    site = Site.enrol(
+        url, token, name=name, directory=directory, backbone=backbone, proxy=proxy, ca_file=ca_file
+    )
+    typer.echo(f"site {site.name} has joined {site.federation}; specification {site.specification_digest}")
+    typer.echo(f"classes (folder names): {', '.join(site.specification.classes)}")
+    typer.echo(f"next: pfedbayespt site check {directory} --train IMAGES --held-out IMAGES")
+
+
+@app.command()
+def check(
+    directory: Directory,
+    train: Annotated[Path | None, typer.Option(help="Folder of training images.")] = None,
+    held_out: Annotated[Path | None, typer.Option(help="Folder of images to evaluate on.")] = None,
+    *,
+    skip_unreadable: SkipUnreadable = False,
+    require_all_classes: AllClasses = False,
+) -> None:
+    """Find out whether machine, network, backbone and images are fit. Trains nothing, sends nothing."""
+    _quiet_retries()
+    from rich.console import Console
+
+    from pfedbayespt.client.checks import examine
+    from pfedbayespt.client.workplace import ImageOptions
+
+    console = Console(soft_wrap=True)
+    unfit = []
+    for finding in examine(directory, train, held_out, ImageOptions(skip_unreadable, require_all_classes)):
+        mark = "[green]fit  [/green]" if finding.is_fit else "[red]unfit[/red]"
+        console.print(mark, end=" ")
+        console.print(f"{finding.subject}: {finding.detail}", markup=False, highlight=False)
+        if not finding.is_fit:
+            unfit.append(finding.subject)
+    if unfit:
+        raise UserError(f"not fit: {', '.join(unfit)}")
+
+
+@app.command()
+def run(
+    directory: Directory,
+    train: Train,
+    *,
+    held_out: HeldOut = None,
+    backbone: Backbone = None,
+    skip_unreadable: SkipUnreadable = False,
+    require_all_classes: AllClasses = False,
+    cache_gib: Annotated[float, typer.Option(min=0, help="Memory for encoded images, in GiB.")] = 2.0,
+    patience_minutes: Annotated[
+        float, typer.Option(min=0, help="How long the coordinator may be out of reach.")
+    ] = 10.0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log waiting too.")] = False,
+) -> None:
+    """Take part until the federation is complete. Interrupting is safe: run it again to go on."""
+    _quiet_retries()
+    _log_to_standard_error(verbose=verbose)
+    from rich.console import Console
+
+    from pfedbayespt.client import Site
+    from pfedbayespt.client.reporters import reporting
+
+    site = Site.resume(directory, backbone=backbone)
+    _stop_on_signals(site)
+    with reporting(Console(stderr=True)) as observer:
+        progress = site.run(
+            train,
+            held_out,
+            on_event=observer,
+            skip_unreadable=skip_unreadable,
+            require_all_classes=require_all_classes,
+            max_cache_bytes=int(cache_gib * 2**30),
+            patience_seconds=patience_minutes * 60,
+        )
+    typer.echo(
+        f"site {site.name} has contributed to {progress.rounds_contributed} rounds of {site.federation}"
+    )
+
+
+@app.command()
+def status(directory: Directory, *, as_json: AsJson = False) -> None:
+    """Show where this site and its federation stand."""
+    _quiet_retries()
+    from pfedbayespt.cli.output import print_json
+    from pfedbayespt.client import Site
+
+    site = Site.resume(directory)
+    now = site.status()
+    if as_json:
+        parts = {"site": now.site, "federation": now.federation, "progress": now.progress}
+        print_json({name: part.model_dump(mode="json") for name, part in parts.items()})
+        return
+    federation, planned = now.federation, now.federation.specification.rounds.num_rounds
+    serving = "none yet" if federation.serving_version is None else f"version {federation.serving_version}"
+    typer.echo(f"site        {now.site.site_name} ({now.site.site_id}), {now.site.status}")
+    typer.echo(f"federation  {federation.name}, {federation.status}")
+    typer.echo(
+        f"rounds      {federation.rounds_published} published, {planned or 'no number'} of training planned"
+    )
+    typer.echo(f"here        {now.progress.rounds_contributed} rounds contributed")
+    typer.echo(f"serving     {serving}")
+    if now.has_pending_update:
+        typer.echo("an update waits to be submitted: run the site")
+
+
+@app.command()
+def predict(
+    directory: Directory,
+    image: Image,
+    *,
+    num_samples: NumSamples = 16,
+    top_k: TopK = 5,
+    seed: Seed = None,
+    model_version: ModelVersion = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask the coordinator; use the version that served last.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Classify an image here, with this site's personal parameters. The image stays on this machine."""
+    _quiet_retries()
+    from pfedbayespt.client import Site
+
+    predictor = Site.resume(directory).predictor(model_version=model_version, offline=offline)
+    prediction = predictor.predict(image, num_samples=num_samples, top_k=top_k, seed=seed)
+    show_prediction(prediction, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    directory: Directory,
+    images: Annotated[Path, typer.Argument(help="Folder with one folder of images per class.", exists=True)],
+    *,
+    model_version: ModelVersion = None,
+    skip_unreadable: SkipUnreadable = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try a version on your own labelled images. Nothing is reported to anyone."""
+    _quiet_retries()
+    from pfedbayespt.cli.output import show
+    from pfedbayespt.client import Site
+
+    site = Site.resume(directory)
+    show(site.evaluate(images, model_version=model_version, skip_unreadable=skip_unreadable), as_json=as_json)
+
+
+@app.command()
+def leave(
+    directory: Directory, *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+) -> None:
+    """Remove this site's secret, personal parameters and downloads from this machine."""
+    from pfedbayespt.client.state import StateDirectory
+
+    state = StateDirectory.open(directory)
+    enrolment = state.enrolment
+    if not yes:
+        typer.confirm(f"remove {directory}, the state of site {enrolment.site_name}?", abort=True)
+    state.remove()
+    typer.echo(f"removed. Ask the admin of {enrolment.federation} to revoke {enrolment.site_id}.")
+
+
+def _stop_on_signals(site: "Site") -> None:
+    """Let the first interruption end the work in order; a second one ends it at once, which is safe too."""
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        typer.echo("stopping at the next opportunity; interrupt again to stop at once", err=True)
+        site.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _log_to_standard_error(*, verbose: bool) -> None:
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("pfedbayespt").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _quiet_retries() -> None:
+    """The site tells about its own troubles; the retry library need not."""
+    from stamina import instrumentation
+
+    instrumentation.set_on_retry_hooks([])

@@ -1,0 +1,115 @@
+"""The federation's model at a site: specification and backbone file in, a classifier that takes parameters out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+
+from pfedbayespt.client.agreement import check_backbone
+from pfedbayespt.client.errors import IntegrityError, StateError
+from pfedbayespt.model.backbone import Backbone, load_backbone
+from pfedbayespt.model.classifier import PromptedClassifier, build_classifier
+from pfedbayespt.model.config import BackboneConfig, ModelConfig
+from pfedbayespt.model.evaluation import evaluate
+from pfedbayespt.model.parameters import (
+    ParameterError,
+    load_personal_parameters,
+    load_shared_parameters,
+    personal_parameters,
+    shared_parameters,
+)
+from pfedbayespt.model.sources import ContextSource
+from pfedbayespt.protocol import Evaluation, FederationSpecification, Message, TensorFileError, tensors
+from pfedbayespt.protocol.tensors import FloatArray
+
+
+class PersonalManifest(Message):
+    """What the file of a site's personal parameters says about itself."""
+
+    format: Literal["pfedbayespt.personal/1"] = "pfedbayespt.personal/1"
+
+
+@dataclass(frozen=True)
+class FederationModel:
+    """A classifier of one federation, and the file formats of its parameters.
+
+    Attributes:
+        specification: what the federation agreed to.
+        backbone_config: how images are prepared.
+        classifier: takes the parameters of any of the federation's versions.
+    """
+
+    specification: FederationSpecification
+    backbone_config: BackboneConfig
+    classifier: PromptedClassifier
+
+    @classmethod
+    def load(cls, specification: FederationSpecification, backbone_file: Path, device: torch.device) -> Self:
+        """Build the federation's model around the backbone in `backbone_file`.
+
+        Raises:
+            BackboneMismatchError: the file is not the federation's backbone; nothing else was read from it.
+        """
+        check_backbone(backbone_file, specification.backbone)
+        described = specification.model_dump(mode="json")
+        config = BackboneConfig.from_specification(described)
+        return cls.around(specification, load_backbone(config, backbone_file, device), config)
+
+    def twin(self) -> Self:
+        """Return a second model around the same backbone, whose parameters are its own."""
+        return self.around(self.specification, self.classifier.insertion.backbone, self.backbone_config)
+
+    @classmethod
+    def around(
+        cls, specification: FederationSpecification, backbone: Backbone, config: BackboneConfig
+    ) -> Self:
+        """Build the federation's model around a loaded backbone."""
+        model_config = ModelConfig.from_specification(specification.model_dump(mode="json"))
+        generator = torch.Generator().manual_seed(specification.training.seed)
+        return cls(specification, config, build_classifier(model_config, backbone, generator))
+
+    def take(self, parameters: bytes, personal: bytes | None) -> dict[str, FloatArray]:
+        """Set the shared parameters to those of a file and return them; set the personal ones to the site's.
+
+        Without a file the personal parameters are zero, as they are before a site's first round.
+
+        Raises:
+            IntegrityError: the file does not hold this model's parameters.
+            StateError: the site's own file does not.
+        """
+        try:
+            shared = tensors.decode(parameters)[1]
+            load_shared_parameters(self.classifier, shared)
+        except (TensorFileError, ParameterError) as error:
+            raise IntegrityError(f"the parameters do not fit the federation's model: {error}") from error
+        try:
+            load_personal_parameters(self.classifier, self._personal_of(personal))
+        except (TensorFileError, ParameterError) as error:
+            raise StateError(f"the site's personal parameters do not fit the model: {error}") from error
+        return shared
+
+    def evaluate(self, images: ContextSource, class_prior: torch.Tensor | None) -> Evaluation:
+        """Try the parameters that were set last on labelled images.
+
+        Args:
+            images: encoded images and their labels.
+            class_prior: the site's class frequencies [C]; None: they do not belong into its predictions.
+        """
+        measures = evaluate(self.classifier, images, class_prior=class_prior)
+        return Evaluation(num_examples=measures.num_examples, metrics=measures.to_metrics())
+
+    def _personal_of(self, file: bytes | None) -> dict[str, FloatArray]:
+        if file is not None:
+            return tensors.decode(file)[1]
+        return {name: np.zeros_like(now) for name, now in personal_parameters(self.classifier).items()}
+
+    def shared(self) -> dict[str, FloatArray]:
+        """Return the shared parameters as they are now."""
+        return shared_parameters(self.classifier)
+
+    def personal_file(self) -> bytes | None:
+        """Return the personal parameters as a file; None if the federation has none."""
+        personal = personal_parameters(self.classifier)
+        return tensors.encode(personal, PersonalManifest()) if personal else None

@@ -1,0 +1,67 @@
+"""Handing a finished update to the coordinator, as often as it takes, always the same bytes."""
+
+from pfedbayespt.client import events
+from pfedbayespt.client.coordinator import CoordinatorClient
+from pfedbayespt.client.errors import (
+    BodyTooLarge,
+    IntegrityError,
+    NotFound,
+    NotInCohort,
+    ProblemError,
+    RoundClosed,
+    UpdateConflict,
+    UpdateRejected,
+)
+from pfedbayespt.client.outbox import Outbox, PendingUpdate
+from pfedbayespt.client.state import StateDirectory
+from pfedbayespt.protocol import Receipt, digest_of_bytes
+
+_ROUND_IS_OVER = (RoundClosed, NotInCohort, NotFound, UpdateConflict)
+_UPDATE_IS_BAD = (UpdateRejected, BodyTooLarge)
+
+
+def submit_pending(
+    client: CoordinatorClient, state: StateDirectory, outbox: Outbox, observer: events.Observer
+) -> None:
+    """Submit the update that waits in the outbox, if there is one.
+
+    An update that the coordinator will never take is dropped and the round remembered; anything else that goes
+    wrong is raised and leaves the update where it is.
+
+    Raises:
+        ProblemError, TransportError: try again later.
+        IntegrityError: the receipt is for other bytes.
+    """
+    pending = outbox.pending()
+    if pending is None:
+        return
+    try:
+        receipt = client.updates.submit(pending.manifest.round_id, state.enrolment.site_id, pending.content)
+    except (*_ROUND_IS_OVER, *_UPDATE_IS_BAD) as error:
+        _drop(state, outbox, pending, error)
+        observer(events.UpdateNotTaken(str(error)))
+        return
+    _settle(state, outbox, pending, receipt)
+    observer(
+        events.UpdateSubmitted(
+            receipt.update_id, receipt.digest, receipt.size_bytes, pending.manifest.metrics
+        )
+    )
+
+
+def _settle(state: StateDirectory, outbox: Outbox, pending: PendingUpdate, receipt: Receipt) -> None:
+    sent = digest_of_bytes(pending.content)
+    if receipt.digest != sent:
+        raise IntegrityError(f"the receipt is for {receipt.digest}, but {sent} was submitted")
+    outbox.acknowledged()
+    state.update_progress(
+        rounds_contributed=state.progress.rounds_contributed + 1,
+        last_round_id=pending.manifest.round_id,
+        last_metrics=dict(pending.manifest.metrics),
+    )
+
+
+def _drop(state: StateDirectory, outbox: Outbox, pending: PendingUpdate, error: ProblemError) -> None:
+    if isinstance(error, _UPDATE_IS_BAD):  # the same images would give the same update again
+        state.update_progress(refused_round_id=pending.manifest.round_id)
+    outbox.discard()
