@@ -157,6 +157,17 @@ def test_every_family_and_latent_lowers_its_loss(backbone, base, site, family, l
     assert losses[-1][1] < losses[0][1]
 
 
+@pytest.mark.parametrize("kind", ["twoway", "prefix", "hybrid"])
+def test_every_insertion_sends_gradient_to_all_that_is_shared(backbone, backbone_config, kind):
+    model = build(backbone, insertion=InsertionConfig(kind=kind, num_blocks=2, prompt_length=2))
+    images, labels = make_images(16, backbone_config.image_size_pixels, seed=1)
+    source = InMemoryContexts.encode(model.insertion, [images], labels)
+    before = shared_parameters(model)
+    train_round(model, source, TRAINING, **ROUND)
+    for name, moved in difference(shared_parameters(model), before).items():
+        assert (np.abs(moved).max() == 0) == name.startswith("statistics."), name
+
+
 def test_a_step_moves_every_trained_parameter_and_never_the_trunk(backbone, base, site):
     model = build(backbone, base)
     trunk = {name: value.clone() for name, value in backbone.state_dict().items()}
@@ -261,7 +272,7 @@ def test_learning_rates_fall_along_half_a_cosine_where_the_number_of_rounds_is_k
     shares = [learning_rate_share(config, number, 5) for number in (1, 3, 5, 6)]
     assert shares == pytest.approx([1.0, 0.55, 0.1, 0.1])
     assert learning_rate_share(config, 5, None) == 1.0
-    assert learning_rate_share(TRAINING, 5, 5) == 1.0
+    assert learning_rate_share(replace(TRAINING, final_learning_rate_ratio=1.0), 5, 5) == 1.0
 
 
 def test_statistics_of_two_sites_pool_to_those_of_all_their_images(backbone, encode):

@@ -158,8 +158,8 @@ class TrainingConfig:
     local_epochs: int = 2
     batch_size: int = 32
     learning_rate: float = 2e-3
-    head_learning_rate: float = 1e-2
-    final_learning_rate_ratio: float = 1.0
+    head_learning_rate: float = 3e-3
+    final_learning_rate_ratio: float = 0.1
     weight_decay: float = 1e-4
     beta: float = 1e-3
     beta_warmup_rounds: int = 3

@@ -104,7 +104,7 @@ def pull(
 
 
 def beta_at(beta: float, warmup_rounds: int, round_number: int) -> float:
-    """Return beta in the given round of the federation: a linear rise over the first `warmup_rounds` rounds."""
+    """Return beta in a training round of the federation: it rises linearly over the first `warmup_rounds`."""
     return beta * min(1.0, round_number / warmup_rounds) if warmup_rounds else beta
 
 

@@ -1,7 +1,7 @@
 """What a site does in one training round: E local epochs of AdamW on the bound (METHOD.md sections 2 and 4).
 
     loss = mean_i [ -log p(y_i | x_i, p_i) + beta_t KL_sivi,i / L ] + beta_t pull(m)       (objective.py)
-    beta_t = beta min(1, t / warm-up),  t the federation's round, not the site's epoch
+    beta_t = beta min(1, t / warm-up),  t the federation's training round, not the site's epoch
 
 Rules:
 1. Everything random (order, noise, dropout) comes from (the federation's seed, the round, the site's seed), so a
@@ -163,8 +163,8 @@ def train_round(
         model: holds the round's base parameters; also trained: the personal residual.
         source: the site's training images.
         config: the federation's training configuration.
-        round_number: of the federation, from 1.
-        num_rounds: how many rounds the federation runs; None: nobody knows, so learning rates stay constant.
+        round_number: of the federation's training rounds, from 1.
+        num_rounds: how many of them it runs; None: nobody knows, so learning rates stay constant.
         seed: the site's own, 0 or more.
         on_epoch: called after each epoch with its number, from 1, and its measures.
 

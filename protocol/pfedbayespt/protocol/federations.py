@@ -77,9 +77,9 @@ class TrainingSpecification(Message):
     local_epochs: PositiveInt = 2
     batch_size: PositiveInt = 32
     learning_rate: PositiveFloat = 2e-3
-    head_learning_rate: PositiveFloat = 1e-2
+    head_learning_rate: PositiveFloat = 3e-3
     final_learning_rate_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=1.0,
+        default=0.1,
         description="Both learning rates fall to this share over the federation's rounds, along half a cosine; "
         "they stay constant where num_rounds is not set.",
     )
