@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pfedbayespt.cli.failures import UserError
 from pfedbayespt.cli.options import Cache
 
 app = typer.Typer(
@@ -28,8 +29,12 @@ def fetch(
     cache: Cache = None,
 ) -> None:
     """Download timm's pretrained weights from its hub, on a machine that can reach it."""
+    import timm
+
     from pfedbayespt.model.backbone import fetch_hub_backbone
 
+    if not timm.is_model(architecture):
+        raise UserError(f"timm knows no architecture {architecture!r}; its names: timm.list_models('vit_*')")
     _tell(fetch_hub_backbone(architecture, cache_folder(cache) / "backbones"))
 
 

@@ -16,6 +16,7 @@ _EXPECTED = {
     "pfedbayespt.model.backbone": "BackboneError",
     "pfedbayespt.model.config": "ConfigError",
     "pfedbayespt.model.images": "ImageError",
+    "pfedbayespt.model.insertion": "InsertionError",
     "pfedbayespt.protocol.tensors": "TensorFileError",
 }
 _EXTRAS = {

@@ -30,7 +30,13 @@ app.command()(demo)
 def _root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=lambda value: _show_version(wanted=value))
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda value: _show_version(wanted=value),
+            help="Show the version and exit.",
+        ),
     ] = False,
 ) -> None:
     """Hold the options of the program itself."""

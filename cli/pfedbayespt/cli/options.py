@@ -7,6 +7,8 @@ import typer
 if TYPE_CHECKING:
     from pfedbayespt.client import CoordinatorClient
 
+GIVE_UP_AFTER_SECONDS = 10.0
+
 Url = Annotated[
     str,
     typer.Option(
@@ -41,4 +43,4 @@ def connect(url: str, credential: str | None) -> "CoordinatorClient":
     from pfedbayespt.client import CoordinatorClient, Timeouts
 
     instrumentation.set_on_retry_hooks([])  # a command's output is its own; the last error is shown anyway
-    return CoordinatorClient(url, credential, timeouts=Timeouts(total_seconds=10.0))
+    return CoordinatorClient(url, credential, timeouts=Timeouts(total_seconds=GIVE_UP_AFTER_SECONDS))

@@ -86,7 +86,7 @@ class ImageContexts:
 
     def _fill_once(self) -> None:
         """Encode images in order until all are cached or the memory is used up."""
-        if self._filled:
+        if self._filled or not self._max_cache_bytes:
             return
         self._filled = True
         chunks: list[Context] = []

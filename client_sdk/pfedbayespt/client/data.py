@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pfedbayespt.model.images import ImageError, read_image
 from PIL import Image
 from torch import Tensor
 
 from pfedbayespt.client.errors import DatasetError
+from pfedbayespt.model.images import ImageError, read_image
 
 MIN_TRAINING_IMAGES = 8
 """An update computed from fewer describes the images themselves rather than what they have in common."""
