@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from tests.server.harness import ADMIN_TOKEN, Coordinator, problem_of, running, settings_for
 
 from pfedbayespt.server import ServerRole, Settings, create_app
+from pfedbayespt.server.blobs import FolderBlobStore, StorageBrokenError
 from pfedbayespt.server.database import Database
 from pfedbayespt.server.ownership import FolderInUseError, sole_owner
 from pfedbayespt.server.worker import driver
@@ -185,6 +186,17 @@ def test_the_worker_outlives_an_error(tmp_path: Path) -> None:
         with running(settings_for(tmp_path, worker_interval_seconds=0.01)):
             assert calls.acquire(timeout=60)
             assert calls.acquire(timeout=60)
+
+
+def test_after_a_failed_fsync_the_process_asks_to_be_restarted(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise StorageBrokenError("an fsync failed")
+
+    monkeypatch.setattr(FolderBlobStore, "ping", broken)
+    for path in ("/livez", "/readyz"):
+        assert problem_of(coordinator.http.get(path)) == "internal_error"
 
 
 def test_readiness_needs_the_database(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:

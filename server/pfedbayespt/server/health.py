@@ -19,8 +19,9 @@ class Health(Message):
 
 
 @router.get("/livez", **documented("Is the process alive", example=Health(), guarded=False))
-def read_liveness() -> Health:
-    """Answer at all."""
+def read_liveness(context: ContextDep) -> Health:
+    """Answer, unless only a restart can help: an fsync has failed, and what the disk holds is unknown."""
+    context.blobs.ping()
     return Health()
 
 

@@ -1,5 +1,7 @@
 """What the command line calls: run a server until it is told to stop, or upgrade a database."""
 
+import resource
+
 import uvicorn
 
 from pfedbayespt.server import logs, schema
@@ -17,6 +19,7 @@ def run(settings: Settings) -> None:
         SystemExit: the server could not start; the reason is in the log.
     """
     logs.configure_process()
+    _allow_many_open_files()
     uvicorn.run(
         create_app(settings),
         host=settings.host,
@@ -26,6 +29,12 @@ def run(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+
+
+def _allow_many_open_files() -> None:
+    """Raise the soft limit to the hard one: an aggregation holds every update of its round open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def upgrade_database(settings: Settings) -> None:

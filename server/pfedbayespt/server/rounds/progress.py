@@ -35,7 +35,6 @@ class AggregationPlan:
     """All that determines a version's bytes, and the epoch at which it was read."""
 
     round_id: str
-    federation_id: str
     epoch: int
     base_digest: str
     inputs: tuple[AggregationInput, ...]
@@ -82,7 +81,6 @@ def plan(tx: Transaction, round_: RoundRecord) -> AggregationPlan:
     )
     return AggregationPlan(
         round_id=round_.id,
-        federation_id=round_.federation_id,
         epoch=round_.epoch,
         base_digest=round_.base_version.digest,
         inputs=inputs,
@@ -144,7 +142,7 @@ def give_up(tx: Transaction, round_: RoundRecord, failed: AggregationPlan, reaso
 
 
 def abandon_if_late(tx: Transaction, round_: RoundRecord) -> bool:
-    """Abandon a round that could not be aggregated in time; return whether it was one."""
+    """Abandon a round that could not be aggregated in time; return whether it is one."""
     is_late = lifecycle.is_late(round_, tx.now)
     if is_late:
         service.abandon(tx, round_, "aggregation failed until the deadline")

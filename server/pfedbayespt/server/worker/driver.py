@@ -92,16 +92,14 @@ def _start_round(context: Context, federation_id: str) -> bool:
 def _move_on(context: Context, round_id: str) -> bool:
     with context.database.write(ACTOR) as tx:
         round_ = _locked(tx, round_id)
-        match round_.status:
-            case RoundStatus.COLLECTING:
-                deadline = timedelta(seconds=context.settings.aggregation_deadline_seconds)
-                return progress.close_if_due(tx, round_, deadline)
-            case RoundStatus.EVALUATING:
-                return progress.conclude_if_due(tx, round_)
-            case RoundStatus.AGGREGATING if not progress.abandon_if_late(tx, round_):
-                plan = progress.plan(tx, round_)
-            case _:  # abandoned by now, or finished since the list was read
-                return True
+        if round_.status == RoundStatus.COLLECTING:
+            deadline = timedelta(seconds=context.settings.aggregation_deadline_seconds)
+            return progress.close_if_due(tx, round_, deadline)
+        if round_.status == RoundStatus.EVALUATING:
+            return progress.conclude_if_due(tx, round_)
+        if not round_.status.is_live or progress.abandon_if_late(tx, round_):
+            return True
+        plan = progress.plan(tx, round_)
     _aggregate(context, plan)
     return True
 
