@@ -68,6 +68,29 @@ def test_gradients_reach_the_prompts_and_never_the_trunk(insertion, images, prom
     assert not any(parameter.requires_grad for parameter in insertion.parameters())
 
 
+def test_the_frozen_pass_builds_no_graph_even_where_images_ask_for_one(insertion, images):
+    images = images.double().requires_grad_()
+    frozen = [*insertion.encode(images).tensors(), *insertion.frozen_features(images)]
+    assert not any(tensor.requires_grad for tensor in frozen)
+
+
+def test_one_prompt_may_be_shared_by_all_images_and_samples_without_a_copy(insertion, images, prompts):
+    context = insertion.encode(images.double())
+    shared = prompts[0, 0].expand(3, S, -1)
+    expected = insertion.decode(context, shared.contiguous(), shared[:, 0].contiguous())
+    assert torch.equal(insertion.decode(context, shared, shared[:, 0]), expected)
+
+
+def test_mixed_precision_stays_close(config, backbone, images, prompts):
+    insertion, small = build_insertion(config, backbone), 0.1 * prompts.float()
+    expected = insertion.decode(insertion.encode(images), small, small.mean(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        readout = insertion.decode(insertion.encode(images), small, small.mean(1))
+    assert (
+        readout - expected
+    ).norm() / expected.norm() < 0.05  # bfloat16 keeps three digits, over six blocks
+
+
 def test_frozen_features_are_the_contexts_features_and_the_trunks_read_out(insertion, images, config):
     images, backbone = images.double(), insertion.backbone
     features, readout = insertion.frozen_features(images)

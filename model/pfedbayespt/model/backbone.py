@@ -66,7 +66,6 @@ class Backbone(nn.Module):
         self.image_size: int = vit.patch_embed.img_size[0]
         self.patch_size: tuple[int, int] = vit.patch_embed.patch_size
 
-    @torch.no_grad()
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N d"]:
         """Return the token states before the first block: class token, registers, patches."""
         tokens: Tensor = self.vit._pos_embed(self.vit.patch_embed(images))  # noqa: SLF001 - timm has no public way

@@ -129,7 +129,8 @@ def _attend_with_own(
     scores = queries @ keys.transpose(-2, -1)
     own_score = (queries * own.keys).sum(-1, keepdim=True)
     weight = torch.sigmoid(own_score - scores.logsumexp(-1, keepdim=True))
-    return torch.lerp(scores.softmax(-1) @ values, own.values, weight)
+    shared: Tensor = scores.softmax(-1) @ values
+    return shared + weight * (own.values - shared)
 
 
 def _append(rows: Float[Tensor, "b H N e"], more: Float[Tensor, "B H P e"]) -> Float[Tensor, "B H M e"]:

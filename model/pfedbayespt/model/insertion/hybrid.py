@@ -35,7 +35,7 @@ class HybridInsertion(BoundaryInsertion):
         """Run the steered sequence once, and one class token per sample beside it."""
         held = self._restore(context, BoundaryContext)
         split = self._num_steering * self.token_width
-        steering = mean_prompt[:, :split].view(-1, self._num_steering, self.token_width)
+        steering = mean_prompt[:, :split].reshape(-1, self._num_steering, self.token_width)
         prefixes = split_prefixes(prompts[:, :, split:], self.config)
         blocks, runs = self.backbone.blocks[self._first :], self._run_prompted(held.tokens, steering)
         tokens = held.tokens

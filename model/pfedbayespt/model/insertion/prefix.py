@@ -93,7 +93,7 @@ class PrefixInsertion(Insertion):
 def split_prefixes(prompts: Float[Tensor, "B S D"], config: InsertionConfig) -> list[BlockPrefix]:
     """Return the prefix of each prompted block."""
     shape = (*prompts.shape[:2], config.num_blocks, 2, config.prompt_length, -1)
-    return [BlockPrefix(*block.unbind(2)) for block in prompts.view(shape).unbind(2)]
+    return [BlockPrefix(*block.unbind(2)) for block in prompts.reshape(shape).unbind(2)]
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class TwoWayInsertion(BoundaryInsertion):
         held = self._restore(context, BoundaryContext)
         num_samples = prompts.shape[1]
         tokens = held.tokens
-        for run in self._run_prompted(tokens, prompts.view(-1, self.num_tokens, self.token_width)):
+        for run in self._run_prompted(tokens, prompts.reshape(-1, self.num_tokens, self.token_width)):
             tokens = run.tokens
         final = self.backbone.final_norm(tokens[:, : held.tokens.shape[1]])  # without shallow prompts
         prompted = self._pool(final).view(-1, num_samples, self.feature_dim)
