@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.client_sdk.scripted_app import Scripted, ScriptedApp, problem
 
+from pfedbayespt.client.connection import _RetryRule
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import (
     InternalError,
@@ -85,6 +86,16 @@ def test_what_could_be_done_twice_is_not_repeated(serve: Serve) -> None:
     with CoordinatorClient(serve(app), "admin", timeouts=QUICK) as client, pytest.raises(Overloaded):
         client.rounds.start("letters")
     assert len(app.asked) == 1
+
+
+def test_waits_grow_from_failure_to_failure_and_end_before_the_deadline() -> None:
+    waits: list[float] = []
+    rule = _RetryRule(repeatable=True, deadline=20.0, clock=lambda: sum(waits))
+    while (wait := rule(TransportError("the connection broke"))) is not False:
+        waits.append(wait)
+    bounds = [min(5.0, 0.2 * 2**number) for number in range(len(waits))]
+    assert all(bound / 2 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
+    assert 15.0 <= sum(waits) < 20.0
 
 
 def test_a_problem_that_time_does_not_mend_is_not_retried(serve: Serve) -> None:
@@ -274,6 +285,13 @@ def test_a_proxy_named_by_the_environment_is_used(serve: Serve, monkeypatch: pyt
 def test_a_certificate_file_that_is_missing_is_a_clear_error() -> None:
     with pytest.raises(TransportError, match="no certificates can be read from no-such"):
         CoordinatorClient("https://coordinator.invalid", "s", ca_file="no-such.pem")
+
+
+@pytest.mark.parametrize("credential", ["two words", "a-line\n", "gänse"])
+def test_a_credential_that_cannot_be_one_is_refused_without_being_shown(credential: str) -> None:
+    with pytest.raises(TransportError, match="no token has") as caught:
+        CoordinatorClient("http://localhost", credential)
+    assert credential not in str(caught.value)
 
 
 def test_an_unencrypted_address_beyond_this_machine_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

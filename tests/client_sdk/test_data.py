@@ -174,3 +174,14 @@ def test_an_empty_dataset_is_refused() -> None:
 
 def test_counts_name_every_class() -> None:
     assert class_counts([2, 0, 2], CLASSES) == {"circle": 1, "square": 0, "stripe": 2}
+
+
+def test_the_same_folder_for_training_and_for_evaluation_is_refused(tmp_path: Path) -> None:
+    root = draw_images(tmp_path / "images", 4)
+    with pytest.raises(DatasetError, match="held out at once"):
+        read_splits(root, tmp_path / "images" / ".." / "images", CLASSES, ImageOptions())
+
+
+def test_what_is_neither_folder_nor_dataset_is_refused() -> None:
+    with pytest.raises(DatasetError, match="generator is no dataset"):
+        open_dataset((pair for pair in ()), CLASSES)  # type: ignore[arg-type]

@@ -269,6 +269,23 @@ def test_a_refused_update_is_not_sent_over_and_over(
     assert "NaN" in refused.reason
 
 
+def test_an_update_that_arrives_torn_is_sent_again_whole(
+    coordinator: Coordinator, images: Path, tmp_path: Path
+) -> None:
+    coordinator.found(num_rounds=1, min_sites_to_start=1, quorum=1)
+    tears = iter(range(1))
+
+    def tear_once(request: HttpRequest) -> HttpRequest:
+        if is_update(request) and next(tears, None) is not None:
+            return replace(request, body=request.body[:-1] + b"?")
+        return request
+
+    site = coordinator.enrol(tmp_path / "state", "clinic-a", transport=Spy(before=tear_once))
+    seen: list[SiteEvent] = []
+    assert site.run(images / "train", on_event=seen.append).rounds_contributed == 2
+    assert kinds(seen).count("CoordinatorUnreachable") == 1
+
+
 def test_a_site_waits_for_a_coordinator_that_is_away_and_goes_on_when_it_is_back(
     coordinator: Coordinator, images: Path, tmp_path: Path
 ) -> None:

@@ -3,13 +3,14 @@
 Rules:
 1. Calls that can be repeated without harm (reads, PUTs, predictions) are tried again after 429, 502, 503, 504
    and after a lost connection. Every other call is repeated only if nothing was sent.
-2. A Retry-After header sets the wait; otherwise it grows from 0.1 to 5 seconds, with jitter.
-3. `Timeouts.total_seconds` bounds one call with all its repetitions: a wait that would end later is not begun.
+2. A Retry-After header sets the wait; otherwise it doubles from a tenth of a second to five seconds, with jitter.
+3. After `Timeouts.total_seconds` a call is not repeated: a wait that would end later is not begun.
 4. Unknown fields in an answer are ignored, so that a newer coordinator can say more; what is sent is exact.
 """
 
 import json
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from pfedbayespt.client.transport import HttpAnswer, HttpRequest, Timeouts, Tran
 from pfedbayespt.protocol import Message, Page, Problem
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Answer = TypeVar("Answer", bound=Message)
@@ -60,6 +62,8 @@ class Connection:
                 f"{self.base_url!r} is not a coordinator's address; allowed: http://... or https://...",
                 sent=False,
             )
+        if not all("!" <= character <= "~" for character in self.credential or ""):
+            raise TransportError("the credential holds blanks or characters that no token has", sent=False)
         if address.scheme == "http" and self.credential and address.hostname not in _LOOPBACK_HOSTS:
             logger.warning("the credential for %s travels unencrypted; use https://", address.hostname)
 
@@ -104,26 +108,12 @@ class Connection:
             method, self._url(path, query or {}), self._headers(media_type, headers or {}), body
         )
         repeatable = method in {"GET", "PUT"} if idempotent is None else idempotent
-        deadline = self.clock() + self.timeouts.total_seconds
-        for attempt in stamina.retry_context(
-            on=lambda error: self._when_to_retry(error, repeatable=repeatable, deadline=deadline),
-            attempts=None,
-            timeout=None,
-        ):
+        rule = _RetryRule(repeatable, self.clock() + self.timeouts.total_seconds, self.clock)
+        for attempt in stamina.retry_context(on=rule, attempts=None, timeout=None):
             with attempt:
-                answer = self.transport(request, self.timeouts.within(deadline - self.clock()))
+                answer = self.transport(request, self.timeouts)
                 _raise_for_problem(answer, request)
         return answer
-
-    def _when_to_retry(self, error: Exception, *, repeatable: bool, deadline: float) -> bool | float:
-        seconds_left = deadline - self.clock()
-        if isinstance(error, ProblemError):
-            wait = error.retry_after_seconds
-            if not repeatable or error.status not in RETRIED_STATUSES or (wait or 0.0) >= seconds_left:
-                return False
-            return True if wait is None else wait
-        may_repeat = isinstance(error, TransportError) and (repeatable or not error.sent)
-        return may_repeat and seconds_left > 0
 
     def _url(self, path: str, query: Mapping[str, QueryValue]) -> str:
         given = {name: value for name, value in query.items() if value is not None}
@@ -136,6 +126,34 @@ class Connection:
         if media_type:
             headers["Content-Type"] = media_type
         return {**headers, **extra}
+
+
+@dataclass
+class _RetryRule:
+    """Decides, failure after failure of one call, whether and when to try again (rules 1 to 3)."""
+
+    repeatable: bool
+    deadline: float
+    clock: Callable[[], float]
+    num_failures: int = 0
+
+    def __call__(self, error: Exception) -> bool | float:
+        """Return how many seconds to wait before the next attempt; False: there is none."""
+        self.num_failures += 1
+        if not self._may_pass(error):
+            return False
+        asked_for = getattr(error, "retry_after_seconds", None)
+        wait = self._backoff_seconds() if asked_for is None else asked_for
+        return wait if self.clock() + wait < self.deadline else False
+
+    def _may_pass(self, error: Exception) -> bool:
+        if isinstance(error, ProblemError):
+            return self.repeatable and error.status in RETRIED_STATUSES
+        return isinstance(error, TransportError) and (self.repeatable or not error.sent)
+
+    def _backoff_seconds(self) -> float:
+        longest = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0**self.num_failures)
+        return random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, protects nothing
 
 
 def segment(value: str | int) -> str:

@@ -92,10 +92,18 @@ def open_dataset(
     require_all_classes: bool = False,
     skip_unreadable: bool = False,
 ) -> LabelledImages:
-    """Return `source` if it is a dataset, or the `ImageFolderDataset` of a path."""
+    """Return `source` if it is a dataset, or the `ImageFolderDataset` of a path.
+
+    Raises:
+        DatasetError: it is neither, or the folder cannot be used.
+    """
     if isinstance(source, Path | str):
         return ImageFolderDataset(
             source, classes, require_all_classes=require_all_classes, skip_unreadable=skip_unreadable
+        )
+    if not isinstance(source, LabelledImages):
+        raise DatasetError(
+            f"{type(source).__name__} is no dataset; allowed: a folder, or a map-style Dataset"
         )
     return source
 

@@ -23,6 +23,7 @@ from pfedbayespt.client import events
 from pfedbayespt.client.agreement import check_assignment, check_parameters
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import (
+    DigestMismatch,
     EvaluationConflict,
     NotFound,
     PFedBayesPTError,
@@ -194,7 +195,7 @@ class SiteLoop:
 
     def _wait_after(self, error: TransportError | ProblemError) -> float:
         """Return how long to wait before trying again, twice as long as it has failed already."""
-        if isinstance(error, ProblemError) and error.status not in _PASSING_STATUSES:
+        if not _may_pass(error):
             raise error
         now = self.clock()
         if self._failing_since is None:
@@ -224,6 +225,12 @@ class _Pulse:
         if due:
             self._last = now
         return due
+
+
+def _may_pass(error: TransportError | ProblemError) -> bool:
+    """Whether trying again later can help: an update that arrived torn is whole on the disk."""
+    is_torn = isinstance(error, DigestMismatch)
+    return is_torn or isinstance(error, TransportError) or error.status in _PASSING_STATUSES
 
 
 def _round_of(assignment: Assignment) -> Round:

@@ -184,19 +184,21 @@ class Site:
             ProblemError, TransportError: see `SiteLoop.run`.
         """
         options = ImageOptions(skip_unreadable, require_all_classes, max_cache_bytes)
-        with self._state.locked():
-            learner = self._learner(train, held_out, options, on_event)
-            loop = SiteLoop(
-                self._state,
-                self.client,
-                learner,
-                self._agreement,
-                observer=on_event,
-                stop=self._stop,
-                patience_seconds=patience_seconds,
-            )
-            loop.run()
-        self._stop.clear()
+        try:
+            with self._state.locked():
+                learner = self._learner(train, held_out, options, on_event)
+                loop = SiteLoop(
+                    self._state,
+                    self.client,
+                    learner,
+                    self._agreement,
+                    observer=on_event,
+                    stop=self._stop,
+                    patience_seconds=patience_seconds,
+                )
+                loop.run()
+        finally:
+            self._stop.clear()
         return self._state.progress
 
     def stop(self) -> None:

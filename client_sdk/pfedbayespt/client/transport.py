@@ -15,9 +15,8 @@ so a credential never goes to a host that was not named, and answers are counted
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import httpx
 
@@ -35,17 +34,6 @@ class Timeouts:
     write_seconds: float = 60.0
     read_seconds: float = 60.0
     total_seconds: float = 60.0
-
-    def within(self, seconds_left: float) -> Self:
-        """The same, with no single wait longer than `seconds_left`."""
-        left = max(seconds_left, 0.001)
-        return replace(
-            self,
-            connect_seconds=min(self.connect_seconds, left),
-            write_seconds=min(self.write_seconds, left),
-            read_seconds=min(self.read_seconds, left),
-            total_seconds=left,
-        )
 
 
 @dataclass(frozen=True)

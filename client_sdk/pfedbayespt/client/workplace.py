@@ -87,6 +87,10 @@ def read_splits(
     Raises:
         DatasetError: the images or labels cannot be used, or there are too few to train on.
     """
+    if _same_folder(train, held_out):
+        raise DatasetError(
+            f"{train} is to be trained on and held out at once; pass two folders, or only the first"
+        )
     training = read_split(train, classes, options)
     if held_out is not None:
         evaluated = read_split(held_out, classes, options)
@@ -129,6 +133,11 @@ def set_up(
     head = model.classifier.config.head
     prior = class_prior_of(training.labels, head, len(model.specification.classes))
     return Learner(model, site_name, training, evaluated, prior)
+
+
+def _same_folder(one: Images, other: Images | None) -> bool:
+    paths = [Path(images).resolve() for images in (one, other) if isinstance(images, Path | str)]
+    return len(paths) == 2 and paths[0] == paths[1]
 
 
 def _tell(observer: events.Observer, num_done: int, num_images: int) -> None:
