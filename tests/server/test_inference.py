@@ -1,5 +1,7 @@
 """Inference: one complete, verified version per answer, on a backbone that is found by what it is."""
 
+import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -368,21 +370,28 @@ def test_a_backbone_of_another_architecture_is_refused(predictor, versions, arch
         predictor.predict(replace(versions[0], specification=specification), REQUEST)
 
 
-def test_a_backbone_is_hashed_once_and_again_when_it_changes(
+def test_a_backbone_file_is_hashed_once_and_again_when_it_changes(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_backbone(tmp_path, "one")
-    folder = BackboneFolder(tmp_path, CPU)
     hashed: list[str] = []
-    digest_of = folder._digest_of
-    first = folder.load(config)
-    monkeypatch.setattr(folder, "_digest_of", lambda path: hashed.append(path.name) or digest_of(path))
-    assert folder.load(config) is first
-    assert hashed == []
-    other = tiny_backbone(tmp_path, "two", seed=1)
-    assert folder.load(other) is not first
+    file_digest = hashlib.file_digest
+
+    def counted(file, name):
+        hashed.append(Path(file.name).name)
+        return file_digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    folder = BackboneFolder(tmp_path, CPU)
+    one = tiny_backbone(tmp_path, "one")
+    first = folder.load(one)
+    two = tiny_backbone(tmp_path, "two", seed=1)
+    assert folder.load(two) is not first
+    assert folder.load(one) is first
     assert hashed == ["one", "two"]
-    assert len(folder._digests) == 2
+    three = tiny_backbone(tmp_path, "one", seed=2)
+    os.utime(tmp_path / "one", ns=(1, 1))
+    folder.load(three)
+    assert hashed == ["one", "two", "one"]
 
 
 # Who needs torch

@@ -15,9 +15,11 @@ import pytest
 from tests.server.harness import ADMIN_TOKEN, Coordinator, problem_of, running, settings_for
 
 from pfedbayespt.protocol import ClassProbability, Prediction, PredictionRequest, Uncertainty, digest_of_bytes
-from pfedbayespt.server.errors import Overloaded
+from pfedbayespt.server.auth import AdminCaller, SiteCaller
+from pfedbayespt.server.errors import NotFound, Overloaded
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.predictor import Answer, ServableVersion
+from pfedbayespt.server.predictions.service import version_to_answer
 
 PATH = "/v1/federations/alpha/predictions"
 IMAGE = b"not really an image"
@@ -256,6 +258,14 @@ def test_a_site_of_another_federation_is_told_that_there_is_none(serving: Coordi
     refused(stranger.request("POST", PATH, **FORMS["raw"]), 404, "not_found")
 
 
+def test_the_lookup_of_a_version_guards_itself(serving: Coordinator) -> None:
+    stranger = SiteCaller("sit_1", "stranger", federation_id="fed_other", federation="other")
+    with serving.context.database.read() as tx:
+        assert version_to_answer(tx, AdminCaller(), "alpha", None).number == 0
+        with pytest.raises(NotFound, match="no federation 'alpha'"):
+            version_to_answer(tx, stranger, "alpha", None)
+
+
 def test_an_unknown_federation_or_version_is_not_found(serving: Coordinator) -> None:
     refused(ask(serving, path="/v1/federations/omega/predictions", **FORMS["raw"]), 404, "not_found")
     detail = refused(ask(serving, params={"model_version": 7}, **FORMS["raw"]), 404, "not_found")
@@ -310,21 +320,25 @@ def test_refused_requests_give_their_place_back(serving: Coordinator) -> None:
 
 
 class CountingPredictor(EchoPredictor):
-    """Answers once two run at a time and another request was turned away."""
+    """Answers once two run at a time and another request was turned away, and leaves time for a third to run."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lock, self.two_run, self.one_refused = threading.Lock(), threading.Event(), threading.Event()
+        self.lock = threading.Lock()
+        self.two_run, self.three_run, self.one_refused = (threading.Event() for _ in range(3))
         self.running = self.most = 0
 
     def predict(self, version: ServableVersion, request: PredictionRequest) -> Answer:
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
-            if self.running == 2:
+            if self.running >= 2:
                 self.two_run.set()
+            if self.running >= 3:
+                self.three_run.set()
         assert self.two_run.wait(timeout=60)
         assert self.one_refused.wait(timeout=60)
+        assert not self.three_run.wait(timeout=0.2)
         with self.lock:
             self.running -= 1
         return super().predict(version, request)
