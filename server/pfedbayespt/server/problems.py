@@ -87,9 +87,18 @@ def translate(error: Exception) -> CoordinatorError:
 def _answer(request: Request, error: Exception) -> Response:
     seen = translate(error)
     if seen.problem.status >= InternalError.problem.status:
-        _log.error("request_failed", problem=seen.problem.name.lower(), exc_info=error)
+        _log_failure(seen, error)
     headers = getattr(error, "headers", None) or {}
     return render(seen, request.scope.get("request_id"), headers)
+
+
+def _log_failure(seen: CoordinatorError, error: Exception) -> None:
+    problem = seen.problem.name.lower()
+    if seen is error and not isinstance(seen, InternalError):
+        # We refused on purpose, perhaps thousands of times a minute: a line each is enough.
+        _log.warning("request_refused", problem=problem, detail=seen.detail)
+    else:
+        _log.error("request_failed", problem=problem, exc_info=error)
 
 
 def _headers_of(error: CoordinatorError) -> dict[str, str]:
