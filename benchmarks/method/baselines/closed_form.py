@@ -1,0 +1,33 @@
+"""Heads without training, from sums that sites add up exactly, over the frozen read-out.
+
+Fed3R (Fani et al., ICML 2024):    W = (sum z z^T + lambda I)^-1 sum z y^T
+FedNCM (Legate et al., NeurIPS 2023):   W_k = mean of class k, normalised
+"""
+
+import torch
+from fleet import Fleet, Parameters
+
+_SCALE = 10.0
+
+
+def fit_ridge(fleet: Fleet, num_rounds: int, ridge: float = 300.0) -> Parameters:  # noqa: ARG001
+    """Return the ridge regression on one-hot labels; its outputs become logits by a fixed scale."""
+    readout, targets = _training_data(fleet)
+    extended = torch.cat([readout, torch.ones(len(readout), 1)], 1)
+    gram = extended.T @ extended + ridge * torch.eye(extended.shape[1])
+    weights = torch.linalg.solve(gram, extended.T @ targets).T * _SCALE
+    return fleet.stack(fleet.initial | {"head.weight": weights[:, :-1], "head.bias": weights[:, -1]})
+
+
+def fit_class_means(fleet: Fleet, num_rounds: int) -> Parameters:  # noqa: ARG001
+    """Return the nearest class mean in the cosine sense."""
+    readout, targets = _training_data(fleet)
+    means = targets.T @ readout / targets.sum(0)[:, None].clamp_min(1)
+    weights = means / means.norm(dim=1, keepdim=True).clamp_min(1e-6) * _SCALE / readout.shape[1] ** 0.5
+    return fleet.stack(fleet.initial | {"head.weight": weights, "head.bias": torch.zeros(len(weights))})
+
+
+def _training_data(fleet: Fleet) -> tuple[torch.Tensor, torch.Tensor]:
+    indices = fleet.train_indices.flatten()
+    targets = torch.nn.functional.one_hot(fleet.labels[indices], fleet.config.num_classes).float()
+    return fleet.readouts(indices), targets

@@ -1,0 +1,16 @@
+"""FedRep. Collins et al., "Exploiting shared representations", ICML 2021: first the head, then the body."""
+
+from fleet import Fleet, Parameters, average
+
+from baselines.fedper import is_head
+
+
+def fit(fleet: Fleet, num_rounds: int) -> Parameters:
+    """Alternate: all but one local epoch for the head, the last for the prompts."""
+    own = fleet.stack(fleet.initial)
+    head_epochs = max(1, fleet.training.local_epochs - 1)
+    for number in range(1, num_rounds + 1):
+        own = fleet.train(own, number, epochs=head_epochs, trainable=is_head)
+        own = fleet.train(own, number, epochs=1, trainable=lambda name: not is_head(name))
+        own = own | {n: p for n, p in fleet.stack(average(own)).items() if not is_head(n)}
+    return own

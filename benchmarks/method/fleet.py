@@ -1,0 +1,301 @@
+"""All sites trained in one batch: every trainable tensor has a leading site dimension C.
+
+The posterior, the objective, the trunk and the read-out are the product's (`pfedbayespt.model`). The small part
+that differs between sites, posterior and head, runs under `torch.vmap`; the trunk is the same for all, so sites
+and images are one batch for it. AdamW is elementwise, so one optimiser steps all sites as if each had its own;
+only the clip needs a norm per site.
+
+Randomness is each site's own, from (seed, round, site), drawn as `pfedbayespt.model.training` draws it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pools import Encoded
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from pfedbayespt.model.classifier import PromptedClassifier, build_classifier
+from pfedbayespt.model.config import ModelConfig, TrainingConfig
+from pfedbayespt.model.generator import dropout_mask
+from pfedbayespt.model.objective import beta_at, divergence, pull
+from pfedbayespt.model.readout import log_class_prior
+from pfedbayespt.model.training import learning_rate_share
+
+Parameters = dict[str, Tensor]
+Penalty = Callable[[Parameters], Tensor]
+Noises = tuple[Tensor, Tensor, Tensor | None]
+View = Callable[[Parameters], Parameters]
+
+
+class _Drawn(nn.Module):
+    """The posterior's draw and its KL as a forward pass, which is what `functional_call` takes."""
+
+    def __init__(self, model: PromptedClassifier) -> None:
+        super().__init__()
+        self.posterior, self.head = model.posterior, model.readout.head
+
+    def forward(
+        self, features: Tensor, noise: Tensor, mixing: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        draw = self.posterior.draw(features, noise, mixing, mask)
+        return draw.prompts, draw.central_prompt, divergence(draw).kl
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions on the sites' test images, [C, N] each (probabilities [C, N, K])."""
+
+    probabilities: Tensor
+    labels: Tensor
+    epistemic: Tensor
+
+
+class Fleet:
+    """The sites of one federation, with the model that they all train.
+
+    Attributes:
+        parts: the trainable module whose parameters are stacked.
+        initial: one model's parameters, version 0.
+        num_sites: C.
+    """
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        train: np.ndarray,
+        test: np.ndarray,
+        config: ModelConfig,
+        training: TrainingConfig,
+        *,
+        blind: bool = False,
+        frozen_readout: bool = False,
+        num_rounds: int | None = None,
+    ) -> None:
+        self.encoded, self.training, self.config = encoded, training, config
+        self.train_indices, self.test_indices = torch.from_numpy(train), torch.from_numpy(test)
+        self.labels = torch.from_numpy(encoded.pool.labels).long()
+        self.num_sites = len(train)
+        self.blind, self.frozen_readout, self.num_rounds = blind, frozen_readout, num_rounds
+        generator = torch.Generator().manual_seed(training.seed)
+        self.model = build_classifier(config, encoded.backbone, generator)
+        self._set_statistics()
+        self.parts = _Drawn(self.model)
+        self.initial = {n: p.detach().clone() for n, p in self.parts.named_parameters()}
+        self.log_prior = self._log_prior()
+
+    def stack(self, parameters: Parameters) -> Parameters:
+        """Give every site a copy."""
+        return {n: p.expand(self.num_sites, *p.shape).clone() for n, p in parameters.items()}
+
+    def train(
+        self,
+        start: Parameters,
+        round_number: int,
+        *,
+        epochs: int | None = None,
+        trainable: Callable[[str], bool] = lambda _: True,
+        penalty: Penalty | None = None,
+        view: View = lambda parameters: parameters,
+        base: Parameters | None = None,
+    ) -> Parameters:
+        """Run local epochs at every site at once and return the sites' parameters.
+
+        Args:
+            start: stacked parameters.
+            round_number: from 1.
+            epochs: the training configuration's if None.
+            trainable: which parameters move.
+            penalty: a further loss per site, [C], of the stacked parameters.
+            view: from the trained parameters to those that predict (mixtures of models).
+            base: where the prior over m is centred; `start` if None.
+        """
+        values = {n: p.clone().requires_grad_(trainable(n)) for n, p in start.items()}
+        moving = [n for n in values if values[n].requires_grad]
+        share = learning_rate_share(self.training, round_number, self.num_rounds)
+        optimizer = torch.optim.AdamW(
+            self._groups(values, moving, share), weight_decay=self.training.weight_decay
+        )
+        centre = (base or start)["posterior.mean"].detach()
+        streams = [self._streams(round_number, site) for site in range(self.num_sites)]
+        for _ in range(self.training.local_epochs if epochs is None else epochs):
+            for indices, noises in self._batches(streams):
+                loss = self._loss(view(values), indices, noises, round_number, centre)
+                total = loss if penalty is None else loss + penalty(values)
+                total.sum().backward()
+                self._clip([values[n] for n in moving])
+                optimizer.step()
+                optimizer.zero_grad()
+        return {n: p.detach() for n, p in values.items()}
+
+    @torch.no_grad()
+    def answer(self, parameters: Parameters, num_samples: int, *, shuffle: bool = False) -> Answers:
+        """Predict every site's test images with its row of `parameters`, its class prior added if trained so.
+
+        Args:
+            parameters: stacked.
+            num_samples: S.
+            shuffle: give each image the prompt of another one, a control.
+        """
+        noise_generator = torch.Generator().manual_seed(97)
+        chunks = []
+        for indices in self.test_indices.split(26, dim=1):
+            samples = num_samples if self.model.posterior.noise_width else 1
+            shape = (*indices.shape, samples, self.model.posterior.noise_width)
+            noise = torch.randn(shape, generator=noise_generator)
+            mixing = noise.new_zeros(*indices.shape, 0, self.model.posterior.noise_dim)
+            logits, _ = self._logits(parameters, indices, noise, mixing, None, shuffle=shuffle)
+            if self.log_prior is not None:
+                logits = logits + self.log_prior[:, None, None]
+            chunks.append(logits.softmax(-1))
+        samples = torch.cat(chunks, dim=1)
+        mean = samples.mean(2)
+        epistemic = _entropy(mean) - _entropy(samples).mean(2)
+        return Answers(mean, self.labels[self.test_indices], epistemic)
+
+    def readouts(self, indices: Tensor) -> Tensor:
+        """Return the standardised read-out of the frozen trunk."""
+        return self.model.readout_moments(self.encoded.readout[indices])
+
+    def _logits(
+        self,
+        parameters: Parameters,
+        indices: Tensor,
+        noise: Tensor,
+        mixing: Tensor,
+        mask: Tensor | None,
+        *,
+        shuffle: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits [C, B, S, K] and the KL [C, B, S]."""
+        sites, batch = indices.shape
+        head = parameters["head.weight"], parameters["head.bias"]
+        if self.frozen_readout:
+            readout = self.readouts(indices)[:, :, None]
+            return _heads(head, readout), readout.new_zeros(sites, batch, 1)
+        context = self.encoded.context.select(indices.flatten()).to(dtype=torch.float32)
+        features = self.model.feature_moments(context.features).view(sites, batch, -1)
+        features = features * (0.0 if self.blind else 1.0)
+        prompts, central, kl = vmap(self._draw, in_dims=(0, 0, 0, 0, None if mask is None else 0))(
+            parameters, features, noise, mixing, mask
+        )
+        if shuffle:
+            prompts, central = prompts.roll(1, dims=1), central.roll(1, dims=1)
+        readout = self.model.insertion.decode(context, prompts.flatten(0, 1), central.flatten(0, 1))
+        standardised = self.model.readout_moments(readout).view(sites, batch, *readout.shape[1:])
+        return _heads(head, standardised), kl
+
+    def _draw(
+        self, parameters: Parameters, features: Tensor, noise: Tensor, mixing: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        result: tuple[Tensor, Tensor, Tensor] = functional_call(
+            self.parts, parameters, (features, noise, mixing, mask)
+        )
+        return result
+
+    def _loss(
+        self,
+        parameters: Parameters,
+        indices: Tensor,
+        noises: Noises,
+        round_number: int,
+        centre: Tensor,
+    ) -> Tensor:
+        """Return the product's objective per site, [C]."""
+        logits, kl = self._logits(parameters, indices, *noises)
+        if self.log_prior is not None:
+            logits = logits + self.log_prior[:, None, None]
+        targets = self.labels[indices][..., None, None].expand(*logits.shape[:3], 1)
+        nll = -logits.log_softmax(-1).gather(-1, targets).mean((1, 2, 3))
+        posterior = self.model.posterior
+        if posterior.latent_size == 0 or self.frozen_readout:
+            return nll
+        beta = beta_at(self.training.beta, self.training.beta_warmup_rounds, round_number)
+        scale = posterior.config.prompt_scale * posterior.prompt_scale
+        drift = vmap(pull, in_dims=(0, 0, None))(parameters["posterior.mean"], centre, scale)
+        return nll + beta * (kl.mean((1, 2)) / posterior.latent_size + drift)
+
+    def _streams(self, round_number: int, site: int) -> tuple[torch.Generator, torch.Generator]:
+        sequence = np.random.SeedSequence([self.training.seed, round_number, site])
+        noise, order = (int(word) for word in sequence.generate_state(2, np.uint64))
+        return torch.Generator().manual_seed(noise), torch.Generator().manual_seed(order)
+
+    def _batches(
+        self, streams: list[tuple[torch.Generator, torch.Generator]]
+    ) -> Iterator[tuple[Tensor, Noises]]:
+        """Yield the pool indices of each step, [C, B], and its noise."""
+        count = self.train_indices.shape[1]
+        orders = torch.stack([torch.randperm(count, generator=order) for _, order in streams])
+        shuffled = self.train_indices.gather(1, orders)
+        for indices in shuffled.tensor_split(math.ceil(count / self.training.batch_size), dim=1):
+            yield indices, self._noise(indices.shape[1], [noise for noise, _ in streams])
+
+    def _noise(self, batch: int, generators: list[torch.Generator]) -> Noises:
+        posterior, config = self.model.posterior, self.training
+        num_mixing = config.num_mixing_samples if posterior.noise_dim else 0
+        noise, mixing, masks = [], [], []
+        for generator in generators:
+            noise.append(
+                torch.randn(batch, config.num_train_samples, posterior.noise_width, generator=generator)
+            )
+            mixing.append(torch.randn(batch, num_mixing, posterior.noise_dim, generator=generator))
+            shape, rate = (batch, posterior.config.hidden_dim), posterior.config.dropout
+            masks.append(dropout_mask(shape, rate, generator=generator, device=torch.device("cpu")))
+        drawn = [mask for mask in masks if mask is not None]
+        return torch.stack(noise), torch.stack(mixing), torch.stack(drawn) if drawn else None
+
+    def _groups(self, values: Parameters, moving: list[str], share: float) -> list[dict[str, object]]:
+        """As the product's optimiser: the prompt and its scale are held by the prior, not by decay."""
+        held = {"posterior.mean", "posterior.log_scale"}
+        head = [n for n in moving if n.startswith("head.")]
+        rest = [n for n in moving if n not in head and n not in held]
+        rate = share * self.training.learning_rate
+        groups = [
+            {"params": [values[n] for n in head], "lr": share * self.training.head_learning_rate},
+            {"params": [values[n] for n in rest], "lr": rate},
+            {"params": [values[n] for n in moving if n in held], "lr": rate, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _clip(self, tensors: list[Tensor]) -> None:
+        grads = [t.grad for t in tensors if t.grad is not None]
+        norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+        factor = (self.training.gradient_clip_norm / (norm + 1e-6)).clamp_max(1.0)
+        for grad in grads:
+            grad.mul_(factor.view(-1, *[1] * (grad.dim() - 1)))
+
+    def _set_statistics(self) -> None:
+        """Pool the moments of the sites' training images, as the statistics round does."""
+        mine = self.train_indices.flatten()
+        for moments, values in (
+            (self.model.feature_moments, self.encoded.context.features[mine]),
+            (self.model.readout_moments, self.encoded.readout[mine]),
+        ):
+            exact = values.double()
+            moments.mean.copy_(exact.mean(0))
+            moments.second_moment.copy_(exact.square().mean(0))
+
+    def _log_prior(self) -> Tensor | None:
+        if not self.config.head.label_shift:
+            return None
+        labels = self.labels[self.train_indices]
+        return torch.stack([log_class_prior(row, self.config.num_classes) for row in labels])
+
+
+def average(parameters: Parameters) -> Parameters:
+    """Return the mean over sites, which all hold equally many images."""
+    return {name: value.mean(0) for name, value in parameters.items()}
+
+
+def _heads(head: tuple[Tensor, Tensor], readout: Tensor) -> Tensor:
+    weight, bias = head
+    flat = readout.flatten(1, 2)
+    logits = torch.baddbmm(bias[:, None], flat, weight.transpose(1, 2))
+    return logits.view(*readout.shape[:3], -1)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return -torch.special.xlogy(probabilities, probabilities).sum(-1)

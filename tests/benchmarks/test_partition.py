@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from partition import Setting, partition
+
+SMALL = {"num_sites": 4, "num_train": 20, "num_test": 15}
+
+
+@pytest.mark.parametrize("kind", ["F1", "F2", "F3"])
+def test_no_training_image_is_at_two_sites_and_none_is_a_test_image(pool, kind):
+    split = partition(pool, Setting(kind, **SMALL), seed=0)
+    assert len(np.unique(split.train)) == 4 * 20
+    assert not pool.is_test[split.train].any()
+    assert pool.is_test[split.test].all()
+
+
+def test_a_validation_split_takes_spare_training_images(pool):
+    split = partition(pool, Setting("F2", **SMALL), seed=0, validate=True)
+    assert not pool.is_test[split.test].any()
+    assert not np.intersect1d(split.train, split.test).size
+
+
+def test_in_f1_every_site_holds_one_domain(pool):
+    split = partition(pool, Setting("F1", **SMALL), seed=0)
+    assert all(len(np.unique(pool.domains[row])) == 1 for row in np.hstack([split.train, split.test]))
+
+
+def test_training_and_test_images_follow_the_sites_mixture(pool):
+    split = partition(pool, Setting("F2", alpha_domain=0.5, num_sites=2, num_train=30, num_test=25), seed=3)
+    for train, test, mixture in zip(split.train, split.test, split.domain_mixture, strict=True):
+        assert (pool.domains[train] == 0).mean() == pytest.approx(mixture[0], abs=0.25)
+        assert (pool.domains[test] == 0).mean() == pytest.approx(mixture[0], abs=0.3)
+
+
+def test_pathological_sites_hold_only_their_classes(pool):
+    split = partition(pool, Setting("F2", classes_per_site=1, num_sites=2, num_train=10, num_test=5), seed=1)
+    assert all(len(np.unique(pool.labels[row])) == 1 for row in split.train)
+
+
+def test_a_held_out_domain_is_at_no_site(pool):
+    split = partition(pool, Setting("F2", held_out_domain=1, num_sites=2, num_train=20, num_test=5), seed=1)
+    assert not pool.domains[split.train].any()
+
+
+def test_the_same_seed_deals_the_same_images(pool):
+    first, again, other = (partition(pool, Setting("F2", **SMALL), seed=s).train for s in (5, 5, 6))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_too_few_images_are_an_error(pool):
+    with pytest.raises(ValueError, match="a site needs 100"):
+        partition(pool, Setting("F2", num_sites=2, num_train=100, num_test=5), seed=0)
