@@ -170,7 +170,7 @@ def _magnitudes(file: BinaryIO, header: TensorHeader, name: str) -> Iterator[tup
     try:
         for elements in tensors.iter_slices(file, header, name, _SLICE_ELEMENTS):
             magnitudes = np.abs(elements, dtype=np.float64)
-            yield float(magnitudes.max()), float(magnitudes @ magnitudes)
+            yield float(magnitudes.max()), float(np.square(magnitudes).sum())
     except TensorFileError as error:
         raise UpdateRejected(RejectionReason.NOT_FINITE, str(error)) from error
 
