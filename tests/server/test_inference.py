@@ -323,8 +323,11 @@ def test_parameters_that_do_not_fit_the_specification_are_refused(
         predictor.predict(version, REQUEST)
 
 
-def test_numbers_that_overflow_are_refused_not_answered(predictor, blobs, specification, arrays) -> None:
-    huge = arrays[0] | {"head.weight": np.full_like(arrays[0]["head.weight"], 3e38)}
+@pytest.mark.parametrize("name", ["head.weight", "prompt.map", "prompt.mean"])
+def test_numbers_that_overflow_are_refused_not_answered(
+    predictor, blobs, specification, arrays, name: str
+) -> None:
+    huge = arrays[0] | {name: np.full_like(arrays[0][name], 3e38)}
     version = servable(specification, 0, keep(blobs, file_of(huge, specification, 0)))
     with pytest.raises(InferenceUnavailable, match="version 0 gives no finite numbers"):
         predictor.predict(version, REQUEST)

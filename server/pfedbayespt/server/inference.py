@@ -124,7 +124,7 @@ class Bundle:
 
     def _described(self, predictive: Predictive, request: PredictionRequest, seed: int) -> Prediction:
         version = self.version
-        if not bool(predictive.probabilities.isfinite().all()):
+        if not _is_finite(predictive):
             raise InferenceUnavailable(
                 f"model version {version.number} gives no finite numbers for this image"
             )
@@ -157,10 +157,10 @@ class BundlePredictor:
         self._blobs = blobs
         self._backbones = backbones
         self._loading = threading.Lock()
-        self._bundles: dict[Digest, Bundle] = {}  # the last loaded; never changed, only replaced
-        self._serving: dict[
-            str, Bundle
-        ] = {}  # by federation: what answered last when none was asked for by number
+        # The last loaded: never changed, only replaced.
+        self._bundles: dict[Digest, Bundle] = {}
+        # By federation, what answered last when no version was asked for by number.
+        self._serving: dict[str, Bundle] = {}
 
     def check_available(self) -> None:
         """Return: predictions are computed here."""
@@ -198,11 +198,8 @@ class BundlePredictor:
     def _load(self, version: ServableVersion) -> Bundle:
         try:
             return self._assemble(version, self._parameters_of(version))
-        except (
-            BlobError,
-            OSError,
-            ValueError,
-        ) as error:  # ValueError: what the codec and the model package raise
+        except (BlobError, OSError, ValueError) as error:
+            # The errors of the codec and of the model package are all ValueErrors.
             raise InferenceUnavailable(
                 f"model version {version.number} of {version.federation!r} cannot be loaded: {error}"
             ) from error
@@ -246,13 +243,17 @@ def _check_manifest(manifest: ParametersManifest, version: ServableVersion) -> N
         )
 
 
+def _is_finite(predictive: Predictive) -> bool:
+    numbers = (predictive.probabilities, predictive.epistemic_corrected, predictive.prompt_variance)
+    return all(bool(tensor.isfinite().all()) for tensor in numbers)
+
+
 def _uncertainty(predictive: Predictive) -> Uncertainty:
     # Entropies of rounded probabilities may fall below zero by a rounding error.
-    numbers = {
-        "total_entropy_nats": predictive.total,
-        "aleatoric_entropy_nats": predictive.aleatoric,
-        "epistemic_entropy_nats": predictive.epistemic,
-        "epistemic_entropy_corrected_nats": predictive.epistemic_corrected,
-        "prompt_variance": predictive.prompt_variance,
-    }
-    return Uncertainty(**{name: max(float(tensor[0]), 0.0) for name, tensor in numbers.items()})
+    return Uncertainty(
+        total_entropy_nats=max(float(predictive.total[0]), 0.0),
+        aleatoric_entropy_nats=max(float(predictive.aleatoric[0]), 0.0),
+        epistemic_entropy_nats=max(float(predictive.epistemic[0]), 0.0),
+        epistemic_entropy_corrected_nats=max(float(predictive.epistemic_corrected[0]), 0.0),
+        prompt_variance=float(predictive.prompt_variance[0]),
+    )
