@@ -1,9 +1,5 @@
 """Inference: one complete, verified version per answer, on a backbone that is found by what it is."""
 
-import hashlib
-import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -371,45 +367,3 @@ def test_a_backbone_of_another_architecture_is_refused(predictor, versions, arch
     specification = versions[0].specification.model_copy(update={"backbone": backbone})
     with pytest.raises(InferenceUnavailable, match="cannot be loaded"):
         predictor.predict(replace(versions[0], specification=specification), REQUEST)
-
-
-def test_a_backbone_file_is_hashed_once_and_again_when_it_changes(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed: list[str] = []
-    file_digest = hashlib.file_digest
-
-    def counted(file, name):
-        hashed.append(Path(file.name).name)
-        return file_digest(file, name)
-
-    monkeypatch.setattr(hashlib, "file_digest", counted)
-    folder = BackboneFolder(tmp_path, CPU)
-    one = tiny_backbone(tmp_path, "one")
-    first = folder.load(one)
-    two = tiny_backbone(tmp_path, "two", seed=1)
-    assert folder.load(two) is not first
-    assert folder.load(one) is first
-    assert hashed == ["one", "two"]
-    three = tiny_backbone(tmp_path, "one", seed=2)
-    os.utime(tmp_path / "one", ns=(1, 1))
-    folder.load(three)
-    assert hashed == ["one", "two", "one"]
-
-
-# Who needs torch
-
-
-def test_a_coordinator_without_inference_never_imports_torch(tmp_path: Path) -> None:
-    script = f"""
-import sys
-from pathlib import Path
-from fastapi.testclient import TestClient
-from pfedbayespt.server import Settings, create_app
-settings = Settings(admin_token="x" * 32, data_dir=Path({str(tmp_path)!r}), worker_interval_seconds=None)
-with TestClient(create_app(settings)) as http:
-    assert http.get("/readyz").status_code == 200
-    assert http.post("/v1/federations/alpha/predictions", headers={{"Authorization": "Bearer " + "x" * 32}})
-assert not {{"torch", "timm", "PIL", "pfedbayespt.model"}} & set(sys.modules), sorted(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

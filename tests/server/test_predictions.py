@@ -9,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 from tests.server.harness import ADMIN_TOKEN, Coordinator, problem_of, running, settings_for
 
 from pfedbayespt.protocol import ClassProbability, Prediction, PredictionRequest, Uncertainty, digest_of_bytes
 from pfedbayespt.server.auth import AdminCaller, SiteCaller
-from pfedbayespt.server.errors import NotFound, Overloaded
+from pfedbayespt.server.errors import NotFound
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.predictor import Answer, ServableVersion
 from pfedbayespt.server.predictions.service import version_to_answer
@@ -367,40 +366,6 @@ def test_a_crowd_is_served_or_turned_away_and_never_more_run_than_may(serving: C
     assert set(statuses) == {200, 503}
     assert statuses.count(200) == len(predictor.asked) >= 5
     assert predictor.most == 2
-
-
-def test_a_place_is_given_back_whatever_happens() -> None:
-    admission = Admission(max_running=1, max_waiting=1)
-
-    def fail_inside() -> None:
-        with admission.admitted():
-            raise RuntimeError("inside")
-
-    for _ in range(5):
-        with pytest.raises(RuntimeError, match="inside"):
-            fail_inside()
-    with (
-        admission.admitted(),
-        admission.admitted(),
-        pytest.raises(Overloaded, match="2 predictions are under way"),
-    ):
-        admission.admitted().__enter__()
-    with admission.admitted():
-        pass
-
-
-def test_work_runs_in_a_thread_and_its_errors_come_back() -> None:
-    admission = Admission(max_running=1, max_waiting=1)
-
-    def fail() -> None:
-        raise RuntimeError("in the thread")
-
-    async def work() -> int:
-        with pytest.raises(RuntimeError, match="in the thread"):
-            await admission.run(fail)
-        return await admission.run(threading.get_ident)
-
-    assert anyio.run(work) != threading.get_ident()
 
 
 # Its documentation
