@@ -13,7 +13,7 @@ Rules:
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -79,13 +79,6 @@ class RoundMetrics:
         del measures["num_examples"]  # the manifest has its own field for it
         return measures
 
-    @classmethod
-    def from_totals(cls, totals: list[float], beta: float, num_examples: int) -> "RoundMetrics":
-        """Divide sums over images, in the order of the fields, by their number."""
-        names = (field.name for field in fields(cls))
-        means = {name: total / num_examples for name, total in zip(names, totals, strict=False)}
-        return cls(**means, beta=beta, num_examples=num_examples)
-
 
 @dataclass(frozen=True)
 class State:
@@ -128,8 +121,8 @@ def init(
 
 def update(
     model: PromptedClassifier, state: State, context: Context, labels: Int[Tensor, " B"]
-) -> Float[Tensor, " M"]:
-    """Take one step; return the step's measures summed over images, on the device, in RoundMetrics' order."""
+) -> dict[str, Tensor]:
+    """Take one step; return its measures by their names in RoundMetrics, means over images, on the device."""
     draw = _draw(model, state, context)
     readout = model.read_out(context, draw, mixed_precision=True)
     logits = model.readout.head(readout)
@@ -141,10 +134,18 @@ def update(
     state.optimizer.step()
     state.optimizer.zero_grad()
     right = (logits.argmax(-1) == labels[:, None]).to(nll.dtype)
-    kl_mean = kl.kl.mean()
-    measures = [loss, nll.mean(), kl_mean, kl_mean / _latent_size(model), kl.gain.mean(), kl.bound_gap.mean()]
-    measures += [drift, right.mean(), gradient_norm, *_spreads(draw)]
-    return torch.stack([measure.detach().double() for measure in measures]) * len(labels)
+    return {
+        "loss": loss.detach(),
+        "nll": nll.detach().mean(),
+        "kl": kl.kl.detach().mean(),
+        "kl_per_dimension": kl.kl.detach().mean() / max(1, model.posterior.latent_size),
+        "gain": kl.gain.mean(),
+        "bound_gap": kl.bound_gap.mean(),
+        "pull": drift.detach(),
+        "accuracy": right.mean(),
+        "gradient_norm": gradient_norm,
+        **_spreads(draw),
+    }
 
 
 def train_round(
@@ -190,8 +191,12 @@ def _run_epoch(
     ordered_labels = labels[order.to(labels.device)]
     num_batches = math.ceil(len(labels) / state.config.batch_size)
     batches = zip(order.tensor_split(num_batches), ordered_labels.tensor_split(num_batches), strict=True)
-    steps = [update(model, state, source.batch(indices), batch_labels) for indices, batch_labels in batches]
-    return RoundMetrics.from_totals(torch.stack(steps).sum(0).tolist(), state.beta, len(labels))
+    totals: dict[str, Tensor] = {}
+    for indices, batch_labels in batches:
+        measures = update(model, state, source.batch(indices), batch_labels)
+        totals = {name: totals.get(name, 0) + len(indices) * value for name, value in measures.items()}
+    means = (torch.stack(list(totals.values())).double() / len(labels)).tolist()
+    return RoundMetrics(**dict(zip(totals, means, strict=True)), beta=state.beta, num_examples=len(labels))
 
 
 def _draw(model: PromptedClassifier, state: State, context: Context) -> PromptDraw:
@@ -233,18 +238,19 @@ def _residual_loss(
 
 
 @torch.no_grad()
-def _spreads(draw: PromptDraw) -> tuple[Tensor, Tensor, Tensor]:
+def _spreads(draw: PromptDraw) -> dict[str, Tensor]:
     """Return Var_eps(psi) / s^2, Var_x(E psi) and s, each a mean over dimensions; zero where undefined."""
     psi = torch.cat([draw.psi_0, draw.psi_mixing], dim=1)
-    zero = psi.new_zeros(())
-    scale = zero if draw.log_scale is None else draw.log_scale.exp()
-    if psi.shape[-1] == 0:
-        return zero, zero, zero
-    implicit = zero
-    if draw.log_scale is not None and psi.shape[1] > 1:
-        implicit = (psi.var(1) / scale.square()).mean()
-    instance = psi.mean(1).var(0).mean() if psi.shape[0] > 1 else zero
-    return implicit, instance, scale.mean()
+    num_images, num_draws, width = psi.shape
+    spreads = dict.fromkeys(("implicit_spread", "instance_spread", "scale"), psi.new_zeros(()))
+    if width and num_images > 1:
+        spreads["instance_spread"] = psi.mean(1).var(0).mean()
+    if draw.log_scale is not None:
+        scale = draw.log_scale.exp()
+        spreads["scale"] = scale.mean()
+        if num_draws > 1:
+            spreads["implicit_spread"] = (psi.var(1) / scale.square()).mean()
+    return spreads
 
 
 def learning_rate_share(config: TrainingConfig, round_number: int, num_rounds: int | None) -> float:
@@ -274,10 +280,6 @@ def _clip(model: PromptedClassifier, max_norm: float) -> Tensor:
     if model.readout.residual is not None:
         nn.utils.clip_grad_norm_(model.readout.residual.parameters(), max_norm)
     return nn.utils.clip_grad_norm_(shared, max_norm)
-
-
-def _latent_size(model: PromptedClassifier) -> int:
-    return max(1, model.posterior.latent_size)
 
 
 def _checked_labels(source: ContextSource, num_classes: int) -> Int[Tensor, " N"]:
