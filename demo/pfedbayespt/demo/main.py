@@ -67,6 +67,7 @@ def run(options: Options, console: Console | None = None) -> Path:
         ProcessFailedError: the coordinator or a site ended with an error.
     """
     console = console or Console()
+    signal.signal(signal.SIGTERM, _end)  # so that the processes started here end too
     began = time.monotonic()
     shutil.rmtree(options.output, ignore_errors=True)
     options.output.mkdir(parents=True)
@@ -85,6 +86,10 @@ def run(options: Options, console: Console | None = None) -> Path:
         if options.keep:
             _stay(console, coordinator)
     return report
+
+
+def _end(_signal: int, _frame: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _run_federations(

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pfedbayespt.client import CoordinatorClient
+from pfedbayespt.client import CoordinatorClient, Site
 from pfedbayespt.demo.processes import Coordinator, Process, running, threads_per_site
 
 _POLL_SECONDS = 0.5
@@ -75,11 +75,12 @@ def run_sites(
 
 
 def _enrol(coordinator: Coordinator, client: CoordinatorClient, member: Membership, weights: Path) -> None:
-    member.state.parent.mkdir(parents=True, exist_ok=True)
     invitation = client.federations.create_enrolment_token(member.federation, organisation=member.site_name)
-    arguments = ["site", "enrol", coordinator.url, "--name", member.site_name]
-    arguments += ["--directory", str(member.state), "--backbone", str(weights)]
-    token = {"PFEDBAYESPT_TOKEN": invitation.token}
-    with running(f"enrolment of {member.site_name}", arguments, member.log, token) as enrolment:
-        enrolment.handle.wait()
-        enrolment.is_running()
+    member.state.parent.mkdir(parents=True, exist_ok=True)
+    Site.enrol(
+        coordinator.url,
+        invitation.token,
+        name=member.site_name,
+        directory=member.state,
+        backbone=weights,
+    )

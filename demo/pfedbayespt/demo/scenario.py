@@ -42,8 +42,9 @@ SITES = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How much the demo does: images per ideogram and rounds decide how long it takes."""
+    """How much the demo does: the number of images and of rounds decides how long it takes."""
 
+    train_identities_per_class: int
     train_drawings_per_identity: int
     held_out_identities_per_class: int
     held_out_drawings_per_identity: int
@@ -51,8 +52,8 @@ class Scale:
     local_epochs: int
 
 
-FULL = Scale(2, 6, 2, num_rounds=12, local_epochs=4)
-QUICK = Scale(1, 2, 1, num_rounds=5, local_epochs=4)
+FULL = Scale(30, 2, 6, 1, num_rounds=10, local_epochs=2)
+QUICK = Scale(9, 1, 2, 1, num_rounds=4, local_epochs=2)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def specification(
             image_size_pixels=IMAGE_SIZE_PIXELS,
         ),
         posterior=PosteriorSpecification.model_validate({"family": family}),
-        training=TrainingSpecification(local_epochs=scale.local_epochs),
+        training=TrainingSpecification(local_epochs=scale.local_epochs, head_learning_rate=1e-3),
         rounds=RoundPolicy(
             num_rounds=scale.num_rounds,
             min_sites_to_start=num_sites,
@@ -151,6 +152,8 @@ def specification(
 
 def _training_images(sample: Path, scale: Scale, rng: random.Random) -> Iterator[tuple[str, Drawing]]:
     for by_domain, position in _identities(drawings(sample, "train"), rng):
+        if position >= scale.train_identities_per_class:
+            continue
         plan = SITES[position % len(SITES)]
         for domain in _draw_domains(plan, scale.train_drawings_per_identity, rng):
             yield plan.name, by_domain[domain]
