@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pfedbayespt.demo.facts import Curves
 from pfedbayespt.demo.measures import Flags, Vector, risk_coverage
@@ -40,6 +41,7 @@ def accuracy_by_round(curves: Curves, chance: float) -> str:
             panel.axhline(100 * chance, color="#9aa1ab", lw=1, ls=":", label="chance")
             panel.set_title(site, loc="left", fontweight="bold")
             panel.set_xlabel("training round")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[0].set_ylabel("accuracy on the site's held-out images, %")
         panels[0].set_ylim(bottom=0)
         panels[-1].legend(frameon=False, loc="lower right")

@@ -11,7 +11,7 @@ from pfedbayespt.protocol import ModelVersion, Prediction
 
 Curve = Sequence[tuple[int, float]]
 Curves = Mapping[str, Mapping[str, Curve]]
-"""method -> site -> (training round, accuracy on the site's held-out images)."""
+"""method -> site -> (training round, a measure on the site's held-out images)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Facts:
     classes: tuple[str, ...]
     mixtures: Mapping[str, Mapping[str, float]]
     num_images: Mapping[str, tuple[int, int]]
-    curves: Curves
+    accuracy: Curves
+    nll: Curves
     known: Answers
     unseen: Answers
     versions: Sequence[ModelVersion]

@@ -10,15 +10,15 @@ from pfedbayespt.protocol import ModelVersion, RoundTask
 NUM_SAMPLES = 16
 
 
-def accuracy_curves(client: CoordinatorClient, federation: str) -> dict[str, Curve]:
-    """Return site name -> (training round, accuracy on the site's held-out images) in order."""
+def curves_of(client: CoordinatorClient, federation: str, metric: str) -> dict[str, Curve]:
+    """Return site name -> (training round, `metric` on the site's held-out images) in order."""
     training = [round_ for round_ in client.rounds.list(federation) if round_.task is RoundTask.TRAINING]
     number_of = {round_.round_id: index for index, round_ in enumerate(reversed(training), start=1)}
     curves: dict[str, list[tuple[int, float]]] = {}
     for version in versions_in_order(client, federation):
         for report in version.evaluations:
             if version.round_id in number_of:
-                point = (number_of[version.round_id], report.evaluation.metrics["accuracy"])
+                point = (number_of[version.round_id], report.evaluation.metrics[metric])
                 curves.setdefault(report.site_name, []).append(point)
     return dict(curves)
 

@@ -18,8 +18,8 @@ from rich.console import Console
 from pfedbayespt.cli.founding import found
 from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.demo import screen
-from pfedbayespt.demo.facts import Answers, Facts
-from pfedbayespt.demo.gather import accuracy_curves, ask, versions_in_order
+from pfedbayespt.demo.facts import Answers, Curves, Facts
+from pfedbayespt.demo.gather import ask, curves_of, versions_in_order
 from pfedbayespt.demo.memberships import memberships, run_sites
 from pfedbayespt.demo.processes import Coordinator, running_coordinator
 from pfedbayespt.demo.report import render, results, standings
@@ -133,16 +133,12 @@ def _gather(
 ) -> Facts:
     known = chain(*(ask(client, METHOD, held_out_drawings(path), name) for name, path in folders.items()))
     unseen = ask(client, METHOD, unseen_drawings(options.sample, options.scale), UNSEEN_DOMAIN)
-    alone = {name: accuracy_curves(client, ALONE + name)[name] for name in folders}
     return Facts(
         classes=class_names(options.sample),
         mixtures={plan.name: plan.mixture for plan in SITES},
         num_images={name: _num_images(path) for name, path in folders.items()},
-        curves={
-            "pFedBayesPT": accuracy_curves(client, METHOD),
-            "shared prompt": accuracy_curves(client, SHARED_PROMPT),
-            "alone": alone,
-        },
+        accuracy=_curves(client, folders, "accuracy"),
+        nll=_curves(client, folders, "nll"),
         known=Answers(tuple(known)),
         unseen=Answers(tuple(unseen)),
         versions=versions_in_order(client, METHOD),
@@ -157,6 +153,14 @@ def _gather(
     )
 
 
+def _curves(client: CoordinatorClient, folders: Mapping[str, Path], metric: str) -> Curves:
+    return {
+        "pFedBayesPT": curves_of(client, METHOD, metric),
+        "shared prompt": curves_of(client, SHARED_PROMPT, metric),
+        "alone": {name: curves_of(client, ALONE + name, metric)[name] for name in folders},
+    }
+
+
 def _num_images(folder: Path) -> tuple[int, int]:
     """Return how many images a site trains on and holds out."""
     return len(list(folder.glob("train/*/*"))), len(list(folder.glob("held-out/*/*")))
@@ -169,7 +173,7 @@ def _summarise(
     screen.show_answer(console, "from a site's own mixture", facts.known.rows[0])
     screen.show_answer(console, "from a domain that no site has", facts.unseen.rows[0])
     console.rule("what came of it")
-    screen.show_standings(console, standings(facts))
+    screen.show_standings(console, standings(facts.accuracy))
     console.print(f"took {seconds:.0f} s; report: [link=file://{report.resolve()}]{report}[/link]")
     console.print(f"documentation: {coordinator.url}/docs")
 

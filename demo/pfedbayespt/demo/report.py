@@ -1,7 +1,6 @@
 """Facts -> one self-contained HTML page: no network, no scripts, images and plots inside."""
 
 import base64
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -9,7 +8,7 @@ import jinja2
 import numpy as np
 
 from pfedbayespt.demo import charts
-from pfedbayespt.demo.facts import Answer, Answers, Facts
+from pfedbayespt.demo.facts import Answer, Answers, Curves, Facts
 from pfedbayespt.demo.measures import area_under_risk_coverage, auroc, expected_calibration_error
 from pfedbayespt.protocol import ModelVersion, ModelVersionStatus
 
@@ -18,7 +17,7 @@ GRID_ROWS = (("right, on the sites' domains", 6), ("wrong, on the sites' domains
 
 @dataclass(frozen=True)
 class Standing:
-    """Final accuracy of each method at one site, as shares of one."""
+    """What each method came to at one site."""
 
     site: str
     federated: float
@@ -26,11 +25,10 @@ class Standing:
     alone: float
 
 
-def standings(facts: Facts) -> list[Standing]:
-    """Return each site's accuracies at the last round of every method."""
+def standings(curves: Curves) -> list[Standing]:
+    """Return each site's measure at the last round of every method."""
     final = {
-        method: {site: curve[-1][1] for site, curve in sites.items()}
-        for method, sites in facts.curves.items()
+        method: {site: curve[-1][1] for site, curve in sites.items()} for method, sites in curves.items()
     }
     return [
         Standing(site, final["pFedBayesPT"][site], final["shared prompt"][site], final["alone"][site])
@@ -43,7 +41,8 @@ def results(facts: Facts) -> dict[str, object]:
     served = served_version(facts)
     return {
         "num_classes": len(facts.classes),
-        "sites": [asdict(row) for row in standings(facts)],
+        "accuracy": [asdict(row) for row in standings(facts.accuracy)],
+        "nll": [asdict(row) for row in standings(facts.nll)],
         "doubt": _doubt_table(facts.known, facts.unseen),
         "accuracy_known_domains": float(facts.known.correct.mean()),
         "accuracy_unseen_domain": float(facts.unseen.correct.mean()),
@@ -78,9 +77,10 @@ def render(facts: Facts) -> str:
     environment.filters["image"] = _data_url
     return environment.get_template("report.html").render(
         facts=facts,
-        standings=standings(facts),
+        standings=list(zip(standings(facts.accuracy), standings(facts.nll), strict=True)),
+        max_epistemic=float(max(facts.known.epistemic_entropy.max(), facts.unseen.epistemic_entropy.max())),
         doubt=_doubt_table(facts.known, facts.unseen),
-        accuracy_plot=charts.accuracy_by_round(facts.curves, chance=1 / len(facts.classes)),
+        accuracy_plot=charts.accuracy_by_round(facts.accuracy, chance=1 / len(facts.classes)),
         risk_plot=charts.risk_by_coverage(
             {"total entropy": facts.known.total_entropy, "epistemic entropy": facts.known.epistemic_entropy},
             facts.known.correct,
@@ -90,7 +90,6 @@ def render(facts: Facts) -> str:
         ),
         grid=list(_grid(facts)),
         served=_served_lineage(facts),
-        max_entropy=math.log(len(facts.classes)),
     )
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.demo.facts import Answer
-from pfedbayespt.demo.gather import accuracy_curves
+from pfedbayespt.demo.gather import curves_of
 from pfedbayespt.demo.report import Standing
 from pfedbayespt.protocol import FederationStatus, RoundStatus, RoundTask
 
@@ -23,7 +23,7 @@ def progress_of(client: CoordinatorClient, federations: Sequence[str], num_round
         rounds = [row for row in client.rounds.list(name) if row.status is not RoundStatus.ABANDONED]
         training = [row for row in rounds if row.task is RoundTask.TRAINING]
         state = rounds[0].status if rounds else FederationStatus.ACTIVE
-        curves = accuracy_curves(client, name)
+        curves = curves_of(client, name, "accuracy")
         latest = "  ".join(f"{site} {100 * curve[-1][1]:.0f} %" for site, curve in sorted(curves.items()))
         table.add_row(name, f"{len(training)}/{num_rounds}", str(state), latest or "gathering statistics")
     return table
