@@ -117,7 +117,7 @@ class Fleet:
         moving = [n for n in values if values[n].requires_grad]
         share = learning_rate_share(self.training, round_number, self.num_rounds)
         optimizer = torch.optim.AdamW(
-            self._groups(values, moving, share), weight_decay=self.training.weight_decay
+            self._groups(values, moving, share), weight_decay=self.training.weight_decay, fused=True
         )
         centre = (base or start)["posterior.mean"].detach()
         streams = [self._streams(round_number, site) for site in range(self.num_sites)]
@@ -176,7 +176,7 @@ class Fleet:
         if self.frozen_readout:
             readout = self.readouts(indices)[:, :, None]
             return _heads(head, readout), readout.new_zeros(sites, batch, 1)
-        context = self.encoded.context.select(indices.flatten()).to(dtype=torch.float32)
+        context = self.encoded.context.select(indices.flatten())
         features = self.model.feature_moments(context.features).view(sites, batch, -1)
         features = features * (0.0 if self.blind else 1.0)
         prompts, central, kl = vmap(self._draw, in_dims=(0, 0, 0, 0, None if mask is None else 0))(

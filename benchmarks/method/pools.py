@@ -106,7 +106,8 @@ def encode_pool(
     tensors = load_file(file)
     readout = tensors.pop("readout").float()
     template = built.encode(torch.zeros(1, 3, size, size))
-    return Encoded(pool, backbone, built, _fill(template, list(tensors.values())), readout)
+    context = _fill(template, [tensor.float() for tensor in tensors.values()])
+    return Encoded(pool, backbone, built, context, readout)
 
 
 def _encode(pool: Pool, config: BackboneConfig, insertion: Insertion) -> dict[str, torch.Tensor]:
