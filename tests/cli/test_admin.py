@@ -111,12 +111,18 @@ def test_a_specification_may_be_json(admin: Run, coordinator: Coordinator, tmp_p
 
 
 def test_an_invitation_shows_the_token_once_and_what_to_do_with_it(
-    admin: Run, coordinator: Coordinator, specification: Path, backbone_file: Path
+    admin: Run,
+    coordinator: Coordinator,
+    specification: Path,
+    backbone_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     create(admin, specification, backbone_file)
+    monkeypatch.setenv("COLUMNS", "30")
     result = admin("invite", "shapes", "--organisation", "clinic-a", "--valid-hours", 2)
     assert result.exit_code == 0, result.output
-    assert "enr_" in result.output
+    (token,) = [line.split()[1] for line in result.output.splitlines() if line.startswith("token")]
+    assert len(token) > 40, "a narrow screen must not cut it"
     assert f"pfedbayespt site enrol {coordinator.url} --name clinic-a" in result.output
     document = json.loads(admin("invite", "shapes", "--organisation", "clinic-a", "--json").stdout)
     assert document["token"].startswith("enr_")

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from pfedbayespt.protocol import Message
 
+_PIPE_WIDTH = 240
+
 Item = TypeVar("Item", bound=Message)
 Columns = Mapping[str, Callable[[Item], object]]
 
@@ -25,7 +27,10 @@ def show_all(items: Iterable[Item], columns: Columns[Item], *, as_json: bool) ->
         table.add_column(name, overflow="fold")
     for item in listed:
         table.add_row(*(text_of(column(item)) for column in columns.values()))
-    Console().print(table if listed else "none", markup=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    console.print(table if listed else "none", markup=False)
 
 
 def show(item: Message, *, as_json: bool = False, leave_out: Iterable[str] = ()) -> None:
@@ -33,12 +38,12 @@ def show(item: Message, *, as_json: bool = False, leave_out: Iterable[str] = ())
     if as_json:
         print_json(item.model_dump(mode="json"))
         return
-    grid = Table.grid(padding=(0, 2))
-    hidden = set(leave_out)
-    for name in type(item).model_fields:
-        if name not in hidden:
-            grid.add_row(name, text_of(getattr(item, name)))
-    Console().print(grid, markup=False)
+    fields = [name for name in type(item).model_fields if name not in set(leave_out)]
+    width = max(map(len, fields))
+    console = Console(soft_wrap=True)  # a token or digest must never be cut
+    for name in fields:
+        text = text_of(getattr(item, name)).replace("\n", f"\n{'':{width}}  ")
+        console.print(f"{name:{width}}  {text}", markup=False, highlight=False)
 
 
 def print_json(value: object) -> None:
@@ -52,7 +57,7 @@ def text_of(value: object) -> str:
         case None:
             return "-"
         case datetime():
-            return f"{value:%Y-%m-%d %H:%M:%S}"
+            return f"{value:%Y-%m-%d %H:%M:%SZ}"
         case float():
             return f"{value:.4g}"
         case Message():

@@ -37,7 +37,15 @@ from pfedbayespt.client.submission import submit_pending
 from pfedbayespt.client.transport import Timeouts
 from pfedbayespt.client.versions import VersionCache
 from pfedbayespt.client.work import LocalModel, LocalUpdate
-from pfedbayespt.protocol import Assignment, Round, RoundTask, SiteAction, UpdateManifest, tensors
+from pfedbayespt.protocol import (
+    Assignment,
+    Round,
+    RoundTask,
+    SiteAction,
+    UpdateManifest,
+    digest_of_bytes,
+    tensors,
+)
 
 MAX_WAIT_SECONDS = 300.0
 _FIRST_RETRY_SECONDS = 1.0
@@ -143,7 +151,7 @@ class SiteLoop:
         except _RoundEndedError:
             self.observer(events.RoundLeft(asked.round_number))
             return
-        content = tensors.encode(update.delta, _manifest(assignment, asked, update))
+        content = tensors.encode(update.delta, _manifest(asked, base, update))
         self._outbox.put(content, update.personal)
         submit_pending(self.client, self.state, self._outbox, self.observer)
 
@@ -239,12 +247,12 @@ def _round_of(assignment: Assignment) -> Round:
     return assignment.round
 
 
-def _manifest(assignment: Assignment, asked: Round, update: LocalUpdate) -> UpdateManifest:
+def _manifest(asked: Round, base: bytes, update: LocalUpdate) -> UpdateManifest:
     return UpdateManifest(
-        federation=assignment.federation,
+        federation=asked.federation,
         round_id=asked.round_id,
         task=asked.task,
-        base_digest=asked.base_digest,
+        base_digest=digest_of_bytes(base),
         num_examples=update.num_examples,
         metrics=dict(update.metrics),
     )

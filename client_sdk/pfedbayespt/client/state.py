@@ -18,6 +18,7 @@ Rules:
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,7 +204,7 @@ class StateDirectory:
 
 def write_whole(file: Path, content: bytes) -> None:
     """Replace `file` by `content` so that a kill leaves the old or the new one, and only its owner may read it."""
-    beside = file.with_name(f".{file.name}.new")
+    beside = file.with_name(f".{file.name}.{threading.get_ident()}.new")
     write_through(beside, content)
     beside.replace(file)
     flush_folder(file.parent)

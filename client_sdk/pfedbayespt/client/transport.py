@@ -2,7 +2,7 @@
 
 Time-outs (`Timeouts`), in seconds:
 
-    connect_seconds      5   to open a connection, name resolution and TLS included
+    connect_seconds      5   to open a connection, TLS included (resolving the name is up to the machine)
     write_seconds       60   without the other side taking a byte of the request
     read_seconds        60   without a byte of the answer
     total_seconds       60   after which a call is not tried again; one that makes progress is never cut off

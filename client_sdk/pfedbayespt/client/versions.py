@@ -1,5 +1,9 @@
-"""The model versions a site has downloaded: few, verified on every read; the least recently used go first."""
+"""The model versions a site has downloaded: few, verified on every read; the least recently used go first.
 
+A site may predict in one thread while it trains in another, so a file may be gone at any moment.
+"""
+
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,14 +42,15 @@ class VersionCache:
     def read(self, digest: str) -> bytes | None:
         """Return the file of `digest` if it is here and whole."""
         file = self._file(digest)
-        if not file.exists():
+        try:
+            content = file.read_bytes()
+            if digest_of_bytes(content) == digest:
+                os.utime(file)  # used now, so forgotten later
+                return content
+        except FileNotFoundError:
             return None
-        content = file.read_bytes()
-        if digest_of_bytes(content) != digest:
-            file.unlink()
-            return None
-        file.touch()  # used now, so forgotten later
-        return content
+        file.unlink(missing_ok=True)
+        return None
 
     def _file(self, digest: str) -> Path:
         algorithm, _, name = digest.partition(":")
@@ -54,6 +59,13 @@ class VersionCache:
         return self.folder / f"{name}.safetensors"
 
     def _forget_the_least_used(self) -> None:
-        files = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+        files = sorted(self.folder.glob("*.safetensors"), key=_last_used)
         for file in files[:-KEPT_VERSIONS]:
-            file.unlink()
+            file.unlink(missing_ok=True)
+
+
+def _last_used(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:  # forgotten by another thread of the site
+        return 0

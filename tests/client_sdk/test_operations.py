@@ -1,0 +1,80 @@
+"""The SDK has a method for every operation that a real coordinator offers, and for no other."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tests.client_sdk.harness import ADMIN_TOKEN, Coordinator
+
+from pfedbayespt.client import CoordinatorClient, HttpAnswer, HttpRequest, Timeouts
+from pfedbayespt.client.errors import ProblemError
+from pfedbayespt.protocol import Evaluation
+from pfedbayespt.server import Settings, create_app
+
+FOR_PROBES = {("GET", "/livez")}  # asked by process managers, not by people's programs
+
+
+def every_call(client: CoordinatorClient, coordinator: Coordinator) -> list[Callable[[], object]]:
+    evaluation = Evaluation(num_examples=1, metrics={})
+    federations, sites, rounds, updates = client.federations, client.sites, client.rounds, client.updates
+    versions = client.model_versions
+    by_name = [
+        federations.get,
+        federations.activate,
+        federations.pause,
+        federations.resume,
+        federations.archive,
+    ]
+    by_name += [client.events, rounds.list, rounds.start, sites.list, versions.list]  # type: ignore[list-item]
+    by_id = [sites.suspend, sites.reinstate, sites.revoke, rounds.get, rounds.close, rounds.abandon]
+    by_id += [updates.list, updates.get]  # type: ignore[list-item]
+    return [
+        *(lambda call=call: call("an-id") for call in [*by_name, *by_id]),
+        lambda: federations.create("shapes", coordinator.specification()),
+        federations.list,
+        lambda: federations.upload_initial_parameters("shapes", b""),
+        lambda: federations.create_enrolment_token("shapes", "clinic"),
+        lambda: sites.enrol("enr_1", "clinic-a"),
+        sites.me,
+        sites.assignment,
+        lambda: updates.submit("rnd_1", "sit_1", b""),
+        lambda: versions.get("shapes", 1),
+        lambda: versions.download("shapes", 1, "sha256:"),
+        lambda: versions.report_evaluation("shapes", 1, "sit_1", evaluation),
+        lambda: versions.promote("shapes", 1),
+        lambda: client.predict("shapes", b""),
+        client.is_ready,
+    ]
+
+
+def test_every_operation_has_a_method_and_every_method_an_operation(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def record(request: HttpRequest, timeouts: Timeouts) -> HttpAnswer:
+        asked.append((request.method, request.url.removeprefix("http://localhost").partition("?")[0]))
+        return HttpAnswer(418)
+
+    client = CoordinatorClient("http://localhost", "t", transport=record)
+    for call in every_call(client, coordinator):
+        with suppress(ProblemError):
+            answer = call()
+            if isinstance(answer, Iterator):  # a list asks when it is read
+                next(answer)
+    settings = Settings(
+        admin_token=ADMIN_TOKEN, data_dir=tmp_path, roles=frozenset({"coordinator", "inference"})
+    )
+    offered = {
+        (method.upper(), path)
+        for path, operations in create_app(settings).openapi()["paths"].items()
+        for method in operations
+    }
+    patterns = {key: re.compile(re.sub(r"\{[^}]+\}", "[^/]+", key[1])) for key in offered - FOR_PROBES}
+
+    def matches(key: tuple[str, str], request: tuple[str, str]) -> bool:
+        return key[0] == request[0] and patterns[key].fullmatch(request[1]) is not None
+
+    assert [key for key in patterns if not any(matches(key, request) for request in asked)] == []
+    assert [request for request in asked if not any(matches(key, request) for key in patterns)] == []
