@@ -20,10 +20,10 @@ from pfedbayespt.protocol import (
 from pfedbayespt.server.auth import Caller, Member, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.openapi import documented
+from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions import service
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import FORM_TYPE, IMAGE_PART, IMAGE_TYPES, JSON_TYPE, read_request
-from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions.predictor import Answer, Predictor
 
 router = APIRouter(prefix="/v1/federations/{name}/predictions", tags=["predictions"])
