@@ -1,7 +1,9 @@
 """`pfedbayespt coordinator`: running the server."""
 
+import json
 import os
 import secrets
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +45,7 @@ def init(
     lines = {
         "PFEDBAYESPT_ADMIN_TOKEN": secrets.token_urlsafe(32),
         "PFEDBAYESPT_DATA_DIR": str((directory / "data").resolve()),
+        "PFEDBAYESPT_ROLES": json.dumps(_possible_roles()),
     }
     _write_new(file, "".join(f"{name}={value}\n" for name, value in lines.items()))
     typer.echo(f"wrote {file}; it holds the admin token, so keep it to yourself. Next:")
@@ -86,6 +89,11 @@ def upgrade_database(*, settings_file: SettingsFile = None) -> None:
     from pfedbayespt.server import serving
 
     serving.upgrade_database(settings)
+
+
+def _possible_roles() -> list[str]:
+    """Return what this machine can do: without torch it cannot answer predictions."""
+    return ["coordinator", "inference"] if find_spec("torch") else ["coordinator"]
 
 
 def read_settings(file: Path | None, chosen: dict[str, Any]) -> "Settings":
