@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pfedbayespt.model.images import prepare, read_image
 
 from pfedbayespt.client.federation_model import FederationModel
+from pfedbayespt.model.images import prepare, read_image
 from pfedbayespt.model.prediction import Predictive, derive_seed, draw_noise, predict
 from pfedbayespt.model.sources import ContextSource
 from pfedbayespt.protocol import ClassProbability, Evaluation, Prediction, Uncertainty, digest_of_bytes
