@@ -1,5 +1,6 @@
 """Sites of a federation at work: a real coordinator, real training, tiny images."""
 
+import json
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from pfedbayespt.client.errors import (
     AuthenticationRequired,
     DatasetError,
     EnrolmentTokenRefused,
+    IntegrityError,
     NoServingVersion,
     StateError,
 )
@@ -129,6 +131,9 @@ def test_a_site_killed_before_its_update_is_sent_sends_the_same_bytes_later(
     with pytest.raises(Killed):
         site.run(images / "train", images / "held-out")
     (unsent,) = spy.updates()
+    pending = Outbox(tmp_path / "state").pending()
+    assert pending is not None
+    assert pending.content == unsent, "on the disk before it is sent"
     assert [round_.updates_accepted for round_ in coordinator.admin.rounds.list("shapes")] == [0]
 
     again = Spy()
@@ -267,6 +272,24 @@ def test_a_refused_update_is_not_sent_over_and_over(
     assert len(spy.updates()) == 1
     (refused,) = [event for event in seen if isinstance(event, events.UpdateNotTaken)]
     assert "NaN" in refused.reason
+
+
+def test_a_receipt_for_other_bytes_is_no_receipt(
+    coordinator: Coordinator, images: Path, tmp_path: Path
+) -> None:
+    coordinator.found(num_rounds=1, min_sites_to_start=1, quorum=1)
+
+    def forge(request: HttpRequest, answer: HttpAnswer) -> HttpAnswer:
+        if not is_update(request):
+            return answer
+        forged = json.loads(answer.body) | {"digest": "sha256:" + "0" * 64}
+        return replace(answer, body=json.dumps(forged).encode())
+
+    site = coordinator.enrol(tmp_path / "state", "clinic-a", transport=Spy(after=forge))
+    with pytest.raises(IntegrityError, match="the receipt is for sha256:0000"):
+        site.run(images / "train")
+    assert site.status().has_pending_update
+    assert Site.resume(tmp_path / "state").run(images / "train").rounds_contributed == 2
 
 
 def test_an_update_that_arrives_torn_is_sent_again_whole(

@@ -51,6 +51,28 @@ def test_a_download_that_was_tampered_with_is_refused_and_not_kept(
     assert not list((tmp_path / "state").glob("versions/*"))
 
 
+def test_a_version_passed_off_as_another_is_refused(
+    coordinator: Coordinator, images: Path, tmp_path: Path
+) -> None:
+    """The coordinator lies consistently: version 1 is announced with version 0's digest, and version 0 comes."""
+    coordinator.found(min_sites_to_start=1, quorum=1)
+    initial = coordinator.admin.model_versions.get("shapes", 0)
+    content = coordinator.admin.model_versions.download("shapes", 0, initial.digest)
+
+    def announce_one_as_the_other(document: dict[str, Any]) -> None:
+        document["model_version"], document["model_digest"] = 1, initial.digest
+
+    coordinator.enrol(tmp_path / "state", "clinic-a")
+    spy = tampering_with_assignments(announce_one_as_the_other)
+    tamper = spy.after
+    spy.after = lambda request, answer: (
+        HttpAnswer(200, {}, content) if is_download(request) else tamper(request, answer)
+    )
+    with pytest.raises(IntegrityError, match="was announced"):
+        Site.resume(tmp_path / "state", transport=spy).run(images / "train")
+    assert not spy.updates()
+
+
 def test_a_kept_version_that_rotted_on_the_disk_is_downloaded_again(
     coordinator: Coordinator, images: Path, tmp_path: Path
 ) -> None:
