@@ -66,6 +66,9 @@ def test_two_sites_train_a_model_together_from_enrolment_to_prediction(
         *["RoundStarted", *["EpochFinished"] * 3, "UpdateSubmitted", "VersionEvaluated"] * 2,
         "SiteFinished",
     ]
+    warming_up = [event.metrics["beta"] for event in seen if isinstance(event, events.EpochFinished)]
+    beta = federation.specification.training.beta  # in full after three training rounds
+    assert warming_up == pytest.approx([beta / 3] * 3 + [beta * 2 / 3] * 3)
     newest, *_, statistics, initial = coordinator.admin.model_versions.list("shapes")
     assert sorted(report.site_name for report in newest.evaluations) == ["clinic-a", "clinic-b"]
     for report in newest.evaluations:
