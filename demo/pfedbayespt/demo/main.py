@@ -14,6 +14,7 @@ from pathlib import Path
 import timm
 import torch
 from rich.console import Console
+from stamina import instrumentation
 
 from pfedbayespt.cli.founding import found
 from pfedbayespt.client import CoordinatorClient
@@ -67,6 +68,7 @@ def run(options: Options, console: Console | None = None) -> Path:
         ProcessFailedError: the coordinator or a site ended with an error.
     """
     console = console or Console()
+    instrumentation.set_on_retry_hooks([])  # waiting for the coordinator to start is no news
     signal.signal(signal.SIGTERM, _end)  # so that the processes started here end too
     began = time.monotonic()
     shutil.rmtree(options.output, ignore_errors=True)
