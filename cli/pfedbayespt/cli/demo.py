@@ -17,7 +17,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Where to write; what is there is removed.")] = Path(
         "demo-run"
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="Do less: a quarter of the time.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do less: about a third of the time.")] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the coordinator running until interrupted.")
     ] = False,
