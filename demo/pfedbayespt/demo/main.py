@@ -5,7 +5,7 @@ import platform
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -14,6 +14,7 @@ from pathlib import Path
 import timm
 import torch
 from rich.console import Console
+from rich.live import Live
 from stamina import instrumentation
 
 from pfedbayespt.cli.founding import found
@@ -21,7 +22,7 @@ from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.demo import screen
 from pfedbayespt.demo.facts import Answers, Curves, Facts
 from pfedbayespt.demo.gather import ask, curves_of, versions_in_order
-from pfedbayespt.demo.memberships import memberships, run_sites
+from pfedbayespt.demo.memberships import Membership, memberships, run_sites
 from pfedbayespt.demo.processes import Coordinator, running_coordinator
 from pfedbayespt.demo.report import render, results, standings
 from pfedbayespt.demo.scenario import (
@@ -113,21 +114,23 @@ def _run_federations(
     found_here(SHARED_PROMPT, terms(family="shared"))
     for site_name in folders:
         found_here(ALONE + site_name, terms(num_sites=1))
-    for title, names, members in (
-        ("together: pFedBayesPT", [METHOD], memberships(METHOD, folders)),
-        ("together: one shared prompt", [SHARED_PROMPT], memberships(SHARED_PROMPT, folders)),
-        (
-            "each site alone",
-            [ALONE + name for name in folders],
-            list(chain(*(memberships(ALONE + name, {name: path}) for name, path in folders.items()))),
-        ),
+    alone = chain(*(memberships(ALONE + name, {name: path}) for name, path in folders.items()))
+    for title, members in (
+        ("together: pFedBayesPT", memberships(METHOD, folders)),
+        ("together: one shared prompt", memberships(SHARED_PROMPT, folders)),
+        ("each site alone", list(alone)),
     ):
         console.rule(title)
         with screen.live(console) as display:
-            show = lambda names=names, display=display: display.update(  # noqa: E731
-                screen.progress_of(client, names, options.scale.num_rounds)
-            )
+            show = partial(_show_progress, display, client, members, options.scale.num_rounds)
             run_sites(coordinator, client, members, options.weights, show)
+
+
+def _show_progress(
+    display: Live, client: CoordinatorClient, members: Sequence[Membership], num_rounds: int
+) -> None:
+    federations = list(dict.fromkeys(member.federation for member in members))
+    display.update(screen.progress_of(client, federations, num_rounds))
 
 
 def _gather(
