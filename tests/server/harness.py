@@ -215,8 +215,10 @@ class Coordinator:
         self.admin.post(f"/v1/federations/{name}/activate")
         return name
 
-    def enrol(self, federation: str = "alpha", name: str = "site-1") -> SiteCaller:
-        token = self.token(federation)
+    def enrol(
+        self, federation: str = "alpha", name: str = "site-1", organisation: str = "clinic"
+    ) -> SiteCaller:
+        token = self.token(federation, organisation=organisation)
         body = {"token": token, "site_name": name}
         credentials = self.anonymous().post("/v1/sites", body, status=201)
         return SiteCaller(self.http, credentials["secret"], credentials["site"]["site_id"], federation)

@@ -1,0 +1,138 @@
+"""The rows of the authorisation matrix: what each operation is for, said a second time and independently.
+
+To add an operation, add a row: who may call it on what is theirs. Everything else follows, for every kind of
+principal and for their own and other people's objects (`expected`); `test_authorisation.py` fails for an operation
+that has no row and for a row that has no operation.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+ANYBODY, ADMIN, SITE = "anybody", "admin", "site"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A kind of caller.
+
+    Attributes:
+        name: as in the test's report.
+        roles: what it is, if its credential is valid now.
+        refusal: the problem that it gets wherever it is not let in at all.
+        federations: where it belongs; None: everywhere.
+    """
+
+    name: str
+    roles: frozenset[str] = frozenset()
+    refusal: str = "permission_denied"
+    federations: frozenset[str] | None = frozenset()
+
+
+def _stranger(name: str) -> Principal:
+    return Principal(name, refusal="authentication_required")
+
+
+def _site(name: str, federation: str) -> Principal:
+    return Principal(name, frozenset({SITE}), federations=frozenset({federation}))
+
+
+PRINCIPALS = (
+    _stranger("nobody"),
+    _stranger("garbage"),
+    _stranger("not ASCII"),
+    _stranger("wrong admin token"),
+    _stranger("wrong site credential"),
+    _stranger("unknown site"),
+    _stranger("revoked site"),
+    Principal("suspended site"),
+    _site("own site", "alpha"),
+    _site("sibling of the same organisation", "alpha"),
+    _site("peer of another organisation", "alpha"),
+    _site("site of another federation", "beta"),
+    Principal("admin", frozenset({ADMIN}), federations=None),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Who may call one operation.
+
+    Attributes:
+        roles: roles that may, on what belongs to them.
+        own_name: the path names a site, and a site may only name itself.
+        body: a JSON body, best one that is refused for its content, so that passing changes nothing; None: no body.
+        is_upload: the body is a file.
+    """
+
+    roles: frozenset[str]
+    own_name: bool = False
+    body: Any = None
+    is_upload: bool = False
+
+
+def _for(*roles: str, **more: Any) -> Row:
+    return Row(frozenset(roles), **more)
+
+
+_FEDERATION, _ROUND, _VERSION = (
+    "/v1/federations/{name}",
+    "/v1/rounds/{round_id}",
+    "/v1/federations/{name}/model-versions/{number}",
+)
+
+_EVALUATION = {"num_examples": 1, "metrics": {}}
+
+ROWS: dict[str, Row] = {
+    "GET /livez": _for(ANYBODY),
+    "GET /readyz": _for(ANYBODY),
+    "POST /v1/sites": _for(ANYBODY, body={}),
+    "POST /v1/federations": _for(ADMIN, body={}),
+    "GET /v1/federations": _for(ADMIN),
+    f"GET {_FEDERATION}": _for(ADMIN, SITE),
+    f"PUT {_FEDERATION}/initial-parameters": _for(ADMIN, is_upload=True),
+    f"POST {_FEDERATION}/activate": _for(ADMIN),
+    f"POST {_FEDERATION}/pause": _for(ADMIN),
+    f"POST {_FEDERATION}/resume": _for(ADMIN),
+    f"POST {_FEDERATION}/archive": _for(ADMIN),
+    f"POST {_FEDERATION}/enrolment-tokens": _for(ADMIN, body={}),
+    f"GET {_FEDERATION}/sites": _for(ADMIN),
+    "GET /v1/sites/me": _for(SITE),
+    "GET /v1/sites/me/assignment": _for(SITE),
+    "POST /v1/sites/{site_id}/suspend": _for(ADMIN),
+    "POST /v1/sites/{site_id}/reinstate": _for(ADMIN),
+    "POST /v1/sites/{site_id}/revoke": _for(ADMIN),
+    f"POST {_FEDERATION}/rounds": _for(ADMIN),
+    f"GET {_FEDERATION}/rounds": _for(ADMIN, SITE),
+    f"GET {_ROUND}": _for(ADMIN, SITE),
+    f"POST {_ROUND}/close": _for(ADMIN),
+    f"POST {_ROUND}/abandon": _for(ADMIN),
+    f"PUT {_ROUND}/updates/{{site_id}}": _for(SITE, own_name=True, is_upload=True),
+    f"GET {_ROUND}/updates": _for(ADMIN),
+    "GET /v1/updates/{update_id}": _for(ADMIN),
+    f"GET {_FEDERATION}/model-versions": _for(ADMIN, SITE),
+    f"GET {_VERSION}": _for(ADMIN, SITE),
+    f"GET {_VERSION}/parameters": _for(ADMIN, SITE),
+    f"PUT {_VERSION}/evaluations/{{site_id}}": _for(SITE, own_name=True, body=_EVALUATION),
+    f"POST {_VERSION}/promote": _for(ADMIN),
+    f"GET {_FEDERATION}/events": _for(ADMIN),
+    f"POST {_FEDERATION}/predictions": _for(ADMIN, SITE),
+}
+
+
+def expected(row: Row, principal: Principal, federation: str | None, *, names_itself: bool) -> str | None:
+    """Return the problem that the call must meet, None if it must pass.
+
+    Args:
+        row: the operation.
+        principal: who calls.
+        federation: whose object the path names; None: it names none.
+        names_itself: whether the site that the path names is the caller.
+    """
+    if ANYBODY in row.roles:
+        return None
+    if not principal.roles & row.roles:
+        return principal.refusal
+    is_at_home = principal.federations is None or federation in {None, *principal.federations}
+    if row.own_name and not names_itself:
+        return "permission_denied"
+    return None if is_at_home else "not_found"

@@ -1,0 +1,183 @@
+"""The authorisation matrix: every operation x every kind of principal x their own and other people's objects.
+
+A cell that must not pass is refused with the right kind of problem and changes nothing; one that must pass is not
+refused for who asks. What a row of the matrix means: `authorisation_rows.py`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.server.authorisation_rows import PRINCIPALS, ROWS, Principal, Row, expected
+from tests.server.harness import (
+    ADMIN_TOKEN,
+    Caller,
+    Coordinator,
+    SiteCaller,
+    problem_of,
+    running,
+    settings_for,
+    upload_headers,
+)
+
+from pfedbayespt.server import create_app
+
+ABOUT_WHO_ASKS = {"authentication_required", "permission_denied", "not_found"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The objects of one federation, as path parameters.
+
+    Attributes:
+        live: in full use; what is refused is tried on these.
+        spent: in a state in which no verb applies; what is allowed is tried on these.
+    """
+
+    federation: str
+    live: dict[str, str]
+    spent: dict[str, str]
+
+
+@dataclass
+class World:
+    """Two federations with everything in them, and everybody who might call."""
+
+    coordinator: Coordinator
+    callers: dict[str, Caller]
+    targets: list[Target]
+
+    def call(self, operation: str, principal: Principal, places: dict[str, str]) -> Any:
+        method, _, path = operation.partition(" ")
+        row = ROWS[operation]
+        options: dict[str, Any] = {"json": row.body} if row.body is not None else {}
+        if row.is_upload:
+            options = {"content": b"x", "headers": upload_headers(b"x")}
+        return self.callers[principal.name].request(method, path.format(**places), **options)
+
+
+def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Target]:
+    """Found a federation with a live round and six sites, the last two of them shut out."""
+    coordinator.federation(name, min_sites_to_start=2, quorum=2, num_rounds=1)
+    organisations = ("clinic", "clinic", "hospital", "clinic", "clinic", "clinic")
+    sites = [
+        coordinator.enrol(name, f"site-{number}", organisation)
+        for number, organisation in enumerate(organisations)
+    ]
+    coordinator.settle()
+    spent_round = coordinator.live_round(name)
+    spent_update = sites[3].train()
+    coordinator.admin.post(f"/v1/rounds/{spent_round['round_id']}/abandon")
+    coordinator.settle()
+    coordinator.admin.post(f"/v1/sites/{sites[4].site_id}/suspend")
+    coordinator.admin.post(f"/v1/sites/{sites[5].site_id}/revoke")
+    live_update = sites[3].train()
+    draft = coordinator.draft(f"{name}-draft")
+    live = {
+        "name": name,
+        "site_id": sites[0].site_id,
+        "round_id": coordinator.live_round(name)["round_id"],
+        "update_id": live_update["update_id"],
+        "number": "0",
+    }
+    spent = live | {
+        "site_id": sites[5].site_id,
+        "round_id": spent_round["round_id"],
+        "update_id": spent_update["update_id"],
+        "draft": draft,
+    }
+    return sites, Target(name, live, spent)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(settings_for(tmp_path_factory.mktemp("authorisation"))) as coordinator:
+        (own, sibling, peer, _, suspended, revoked), alpha = furnish(coordinator, "alpha")
+        (stranger, *_), beta = furnish(coordinator, "beta")
+        http = coordinator.http
+        callers: dict[str, Caller] = {
+            "nobody": coordinator.anonymous(),
+            "garbage": Caller(http, "x"),
+            "not ASCII": Caller(http, "site_é_ü"),
+            "wrong admin token": Caller(http, "x" * len(ADMIN_TOKEN)),
+            "wrong site credential": Caller(http, str(own.credential)[:-2] + "!!"),
+            "unknown site": Caller(http, "site_" + "0" * 32 + "_secret"),
+            "revoked site": revoked,
+            "suspended site": suspended,
+            "own site": own,
+            "sibling of the same organisation": sibling,
+            "peer of another organisation": peer,
+            "site of another federation": stranger,
+            "admin": coordinator.admin,
+        }
+        yield World(coordinator, callers, [alpha, beta])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One call and what must come of it."""
+
+    principal: Principal
+    places: dict[str, str]
+    problem: str | None
+
+
+def cells(world: World, operation: str) -> Iterator[Cell]:
+    row = ROWS[operation]
+    for principal in PRINCIPALS:
+        for target in world.targets if "{" in operation else world.targets[:1]:
+            yield _cell(world, operation, row, principal, target)
+
+
+def _cell(world: World, operation: str, row: Row, principal: Principal, target: Target) -> Cell:
+    caller = world.callers[principal.name]
+    federation = target.federation if "{" in operation else None
+    itself = isinstance(caller, SiteCaller) and caller.site_id == target.live["site_id"]
+    problem = expected(row, principal, federation, names_itself=itself)
+    if problem is not None:
+        return Cell(principal, target.live, problem)
+    changes_federation = operation.startswith("POST /v1/federations/{name}/") and "{number}" not in operation
+    is_by_admin = not isinstance(caller, SiteCaller)
+    places = target.spent if is_by_admin else target.live
+    if is_by_admin and changes_federation:
+        places = places | {"name": places["draft"]}
+    return Cell(principal, places, None)
+
+
+@pytest.mark.parametrize("operation", sorted(ROWS))
+def test_every_cell_of_the_matrix_is_as_it_must_be(world: World, operation: str) -> None:
+    before = world.coordinator.dump()
+    allowed = []
+    for cell in cells(world, operation):
+        if cell.problem is None:
+            allowed.append(cell)
+            continue
+        response = world.call(operation, cell.principal, cell.places)
+        assert problem_of(response) == cell.problem, (cell, response.text)
+    assert world.coordinator.dump() == before, "something that was refused has changed something"
+    for cell in allowed:
+        response = world.call(operation, cell.principal, cell.places)
+        assert response.status_code < 400 or problem_of(response) not in ABOUT_WHO_ASKS, (cell, response.text)
+        assert not operation.startswith("GET") or response.status_code == 200, (cell, response.text)
+
+
+def test_every_operation_of_the_live_document_has_a_row_and_every_row_an_operation(tmp_path: Any) -> None:
+    paths = create_app(settings_for(tmp_path)).openapi()["paths"]
+    documented = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    assert documented == set(ROWS), "add a row to authorisation_rows.py"
+
+
+def test_a_site_that_names_itself_in_another_federation_is_told_of_nothing(world: World) -> None:
+    """The path names the caller, but the round and the version are another federation's."""
+    stranger = world.callers["site of another federation"]
+    assert isinstance(stranger, SiteCaller)
+    places = world.targets[0].live | {"site_id": stranger.site_id}
+    (principal,) = (one for one in PRINCIPALS if one.name == "site of another federation")
+    for operation in (name for name, row in ROWS.items() if row.own_name):
+        row = ROWS[operation]
+        path = operation.partition(" ")[2].format(**places)
+        options: dict[str, Any] = {"json": {"num_examples": 1, "metrics": {}}}
+        if row.is_upload:
+            options = {"content": b"x", "headers": upload_headers(b"x")}
+        assert problem_of(stranger.request("PUT", path, **options)) == "not_found", (principal, operation)
