@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from pfedbayespt.model.backbone import Backbone, load_backbone, weights_digest
 from pfedbayespt.model.config import BackboneConfig, InsertionConfig
 from pfedbayespt.model.insertion import Context, Insertion, build_insertion
-from pfedbayespt.model.insertion._boundary import BoundaryContext
 
 ARCHITECTURE = "vit_small_patch14_dinov2"
 LETTER_DOMAINS = ("serif", "sans", "mono", "script", "blackletter", "display")
@@ -114,22 +113,9 @@ def _encode(pool: Pool, config: BackboneConfig, insertion: Insertion) -> dict[st
     columns: list[list[torch.Tensor]] = []
     for start in range(0, len(pool.images), _BATCH):
         context = insertion.encode(prepare(pool.images[start : start + _BATCH], config))
-        columns.append([_frozen_readout(insertion, context), *context.tensors()])
+        columns.append([insertion.unprompted(context), *context.tensors()])
     joined = [torch.cat(parts).half() for parts in zip(*columns, strict=True)]
     return {"readout": joined[0]} | {f"{index:03d}": tensor for index, tensor in enumerate(joined[1:])}
-
-
-@torch.no_grad()
-def _frozen_readout(insertion: Insertion, context: Context) -> torch.Tensor:
-    """Return the unprompted read-out without a second pass through the whole trunk."""
-    size = insertion.num_tokens * insertion.token_width
-    if isinstance(context, BoundaryContext):
-        trunk = insertion.backbone
-        final = trunk.final_norm(trunk.blocks[trunk.depth - insertion.config.num_blocks :](context.tokens))
-        patches = final[:, trunk.num_prefix_tokens :].mean(1)
-        return torch.cat([final[:, 0], patches, context.mid], 1)
-    silent = torch.zeros(len(context), size)  # a prefix whose values are zero adds nothing
-    return insertion.decode(context, silent[:, None], silent)[:, 0]
 
 
 def prepare(images: np.ndarray, config: BackboneConfig) -> torch.Tensor:

@@ -26,4 +26,5 @@ def encoded(pool, tmp_path_factory) -> Encoded:
     backbone = load_backbone(config, weights)
     insertion = build_insertion(InsertionConfig("prefix", 2, 2), backbone, 4)
     images = prepare(pool.images, config)
-    return Encoded(pool, backbone, insertion, insertion.encode(images), insertion.frozen_features(images)[1])
+    context = insertion.encode(images)
+    return Encoded(pool, backbone, insertion, context, insertion.unprompted(context))

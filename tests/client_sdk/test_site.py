@@ -111,7 +111,7 @@ def test_the_statistics_round_pools_the_moments_of_all_sites_images(
             model.backbone_config,
             device=torch.device("cpu"),
         )
-        features.append(contexts.frozen_features()[0].double())
+        features.append(contexts.batch(torch.arange(len(dataset))).features.double())
     everything = torch.cat(features).numpy()
     assert np.allclose(pooled["statistics.features.mean"], everything.mean(0), atol=1e-9)
     assert np.allclose(pooled["statistics.features.second_moment"], (everything**2).mean(0), atol=1e-9)

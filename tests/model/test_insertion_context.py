@@ -98,3 +98,18 @@ def test_a_context_decodes_on_the_device_it_is_sent_to(insertion, context, promp
         insertion.to("cpu")  # the trunk is shared by all tests
     assert readout.device.type == "cuda"
     torch.testing.assert_close(readout.cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_context_survives_a_file_of_named_tensors(insertion, images):
+    context = insertion.encode(images)
+    again = insertion.context_type.from_named_tensors(context.named_tensors())
+    assert type(again) is type(context)
+    assert again.named_tensors().keys() == context.named_tensors().keys()
+    assert all(torch.equal(one, other) for one, other in zip(again.tensors(), context.tensors(), strict=True))
+
+
+def test_a_file_without_one_of_its_tensors_is_no_context(insertion, images):
+    named = insertion.encode(images).named_tensors()
+    named.pop("features")
+    with pytest.raises(ValueError, match="'features', which is missing"):
+        insertion.context_type.from_named_tensors(named)

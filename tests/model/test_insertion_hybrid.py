@@ -68,9 +68,10 @@ def test_gradients_reach_the_steering_of_the_mean_and_the_prefix_of_the_samples(
 
 
 def test_samples_share_the_steered_patch_mean(insertion, images, prompts):
-    readout = insertion.decode(insertion.encode(images.double()), *prompts)
+    context = insertion.encode(images.double())
+    readout = insertion.decode(context, *prompts)
     d = insertion.token_width
     assert torch.equal(readout[:, :1, d:].expand(-1, S, -1), readout[:, :, d:])
-    _, frozen = insertion.frozen_features(images.double())
+    frozen = insertion.unprompted(context)
     assert (readout[:, 0, d : 2 * d] - frozen[:, d : 2 * d]).abs().max() > 0.01
     torch.testing.assert_close(readout[:, 0, 2 * d :], frozen[:, 2 * d :])

@@ -70,7 +70,7 @@ def test_gradients_reach_the_prompts_and_never_the_trunk(insertion, images, prom
 
 def test_the_frozen_pass_builds_no_graph_even_where_images_ask_for_one(insertion, images):
     images = images.double().requires_grad_()
-    frozen = [*insertion.encode(images).tensors(), *insertion.frozen_features(images)]
+    frozen = [*insertion.encode(images).tensors(), insertion.unprompted(insertion.encode(images))]
     assert not any(tensor.requires_grad for tensor in frozen)
 
 
@@ -91,10 +91,10 @@ def test_mixed_precision_stays_close(config, backbone, images, prompts):
     ).norm() / expected.norm() < 0.05  # bfloat16 keeps three digits, over six blocks
 
 
-def test_frozen_features_are_the_contexts_features_and_the_trunks_read_out(insertion, images, config):
+def test_without_a_prompt_the_read_out_is_the_trunks_own(insertion, images, config):
     images, backbone = images.double(), insertion.backbone
-    features, readout = insertion.frozen_features(images)
-    torch.testing.assert_close(features, insertion.encode(images).features)
+    context = insertion.encode(images)
+    features, readout = context.features, insertion.unprompted(context)
     states = [backbone.embed(images)]
     for block in backbone.blocks:
         states.append(block(states[-1]))
@@ -112,8 +112,9 @@ def test_the_middle_block_may_lie_before_or_among_the_prompted_ones(
     config, backbone64, images, prompts, mid_block
 ):
     insertion = build_insertion(config, backbone64, mid_block)
-    _, frozen = insertion.frozen_features(images.double())
-    readout = insertion.decode(insertion.encode(images.double()), prompts, prompts.mean(1))
+    context = insertion.encode(images.double())
+    frozen = insertion.unprompted(context)
+    readout = insertion.decode(context, prompts, prompts.mean(1))
     d = insertion.token_width
     expected = frozen[:, None, 2 * d :].expand(-1, S, -1)
     torch.testing.assert_close(readout[:, :, 2 * d :], expected, rtol=1e-11, atol=1e-11)

@@ -31,13 +31,13 @@ def decode(insertion, context, prompts):
 
 def test_a_prefix_with_zero_values_reproduces_the_frozen_read_out(insertion, context, prompts, images):
     prompts.view(len(images), S, L, 2, P, -1)[:, :, :, 1] = 0.0
-    _, frozen = insertion.frozen_features(images.double())
+    frozen = insertion.unprompted(context)
     expected = frozen[:, None].expand(-1, S, -1)
     torch.testing.assert_close(decode(insertion, context, prompts), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_the_rest_of_the_read_out_is_frozen_whatever_the_prefix(insertion, context, prompts, images):
-    _, frozen = insertion.frozen_features(images.double())
+    frozen = insertion.unprompted(context)
     d = insertion.token_width
     readout = decode(insertion, context, prompts)
     torch.testing.assert_close(

@@ -278,7 +278,8 @@ def test_learning_rates_fall_along_half_a_cosine_where_the_number_of_rounds_is_k
 def test_statistics_of_two_sites_pool_to_those_of_all_their_images(backbone, encode):
     sites = [encode(20, seed=1), encode(60, seed=2)]
     parts = [statistics(backbone, source) for source in sites]
-    features = torch.cat([source.frozen_features()[1] for source in sites]).double()
+    insertion = build(backbone).insertion
+    features = torch.cat([insertion.unprompted(source.context) for source in sites]).double()
     pooled = {name: (20 * parts[0][name] + 60 * parts[1][name]) / 80 for name in parts[0]}
     np.testing.assert_allclose(pooled["statistics.readout.mean"], features.mean(0), rtol=0, atol=1e-12)
     expected = features.square().mean(0)
@@ -289,9 +290,9 @@ def test_statistics_are_the_shared_parameters_of_the_same_name(backbone, base, s
     assert {name for name in base if name.startswith("statistics.")} == set(statistics(backbone, site))
 
 
-def test_contexts_without_a_read_out_have_no_statistics(backbone, site):
-    with pytest.raises(ValueError, match="hold no read-out"):
-        statistics(backbone, InMemoryContexts(site.context, site.labels))
+def test_no_images_have_no_statistics(backbone, site):
+    with pytest.raises(ValueError, match="no images"):
+        statistics(backbone, InMemoryContexts(site.batch(torch.arange(0)), site.labels[:0]))
 
 
 def test_a_loss_that_is_not_finite_is_an_error_not_an_update(backbone, base, site):

@@ -109,6 +109,16 @@ def run(
     skip_unreadable: SkipUnreadable = False,
     require_all_classes: AllClasses = False,
     cache_gib: Annotated[float, typer.Option(min=0, help="Memory for encoded images, in GiB.")] = 2.0,
+    store_gib: Annotated[
+        float, typer.Option(min=0, help="Disk for encoded images, in GiB; 0 keeps none there.")
+    ] = 20.0,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for encoded images; your sites may share one. Default: in the state directory.",
+            file_okay=False,
+        ),
+    ] = None,
     patience_minutes: Annotated[
         float, typer.Option(min=0, help="How long the coordinator may be out of reach.")
     ] = 10.0,
@@ -132,6 +142,8 @@ def run(
             skip_unreadable=skip_unreadable,
             require_all_classes=require_all_classes,
             max_cache_bytes=int(cache_gib * 2**30),
+            max_store_bytes=int(store_gib * 2**30),
+            store_directory=store,
             patience_seconds=patience_minutes * 60,
         )
     typer.echo(

@@ -18,6 +18,7 @@ from typing import Self
 import torch
 
 from pfedbayespt.client import events
+from pfedbayespt.client.context_store import DEFAULT_STORE_BYTES
 from pfedbayespt.client.contexts import DEFAULT_CACHE_BYTES
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.enrolment import Access, agree, join
@@ -164,6 +165,8 @@ class Site:
         skip_unreadable: bool = False,
         require_all_classes: bool = False,
         max_cache_bytes: int = DEFAULT_CACHE_BYTES,
+        max_store_bytes: int = DEFAULT_STORE_BYTES,
+        store_directory: Path | str | None = None,
         patience_seconds: float = 600.0,
     ) -> Progress:
         """Take part in the federation's rounds until it is complete or `stop` is called.
@@ -175,6 +178,9 @@ class Site:
             skip_unreadable: leave out files that are no readable images instead of refusing the folder.
             require_all_classes: refuse a folder in which a class of the federation has no folder.
             max_cache_bytes: memory for encoded images.
+            max_store_bytes: disk for encoded images; 0: none are kept there.
+            store_directory: where on the disk, so that several sites of one owner may share it; None: in the site's
+                state directory. `leave` removes the latter.
             patience_seconds: how long the coordinator may be out of reach.
 
         Raises:
@@ -183,7 +189,13 @@ class Site:
             StateError: another process runs this site.
             ProblemError, TransportError: see `SiteLoop.run`.
         """
-        options = ImageOptions(skip_unreadable, require_all_classes, max_cache_bytes)
+        options = ImageOptions(
+            skip_unreadable,
+            require_all_classes,
+            max_cache_bytes,
+            store_directory=Path(store_directory or self.directory / "contexts"),
+            max_store_bytes=max_store_bytes,
+        )
         try:
             with self._state.locked():
                 learner = self._learner(train, held_out, options, on_event)
@@ -279,7 +291,7 @@ class Site:
     ) -> Learner:
         classes = self.specification.classes
         training, evaluated = read_splits(train, held_out, classes, options)
-        learner = set_up(self.model(), self.name, training, evaluated, options.max_cache_bytes, observer)
+        learner = set_up(self.model(), self.name, training, evaluated, options, observer)
         counts = Counter(training.labels)
         self._state.update_progress(class_counts=tuple(counts[position] for position in range(len(classes))))
         observer(

@@ -5,6 +5,7 @@
     progress.json        how far it has come
     serving.json         the version that answered predictions last
     personal.safetensors parameters that never leave this machine
+    contexts/            encoded images (see context_store.py)
     outbox/              a finished update that is not yet acknowledged (see outbox.py)
     versions/            the model versions used last, named by digest
     lock                 held by the one process that runs the site
@@ -204,7 +205,7 @@ class StateDirectory:
 
 def write_whole(file: Path, content: bytes) -> None:
     """Replace `file` by `content` so that a kill leaves the old or the new one, and only its owner may read it."""
-    beside = file.with_name(f".{file.name}.{threading.get_ident()}.new")
+    beside = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.new")
     write_through(beside, content)
     beside.replace(file)
     flush_folder(file.parent)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pfedbayespt.client import events
+from pfedbayespt.client.context_store import DEFAULT_STORE_BYTES, ContextStore
 from pfedbayespt.client.contexts import DEFAULT_CACHE_BYTES, ImageContexts
 from pfedbayespt.client.data import LabelledImages, check_training_size, labels_of, open_dataset
 from pfedbayespt.client.errors import DatasetError
@@ -26,11 +27,15 @@ class ImageOptions:
         skip_unreadable: leave out files that are no readable images instead of refusing the folder.
         require_all_classes: refuse a folder in which a class of the federation has no folder.
         max_cache_bytes: memory for encoded images, training and held-out together.
+        store_directory: where encoded images are kept on the disk; None: nowhere.
+        max_store_bytes: how much of the disk they may take.
     """
 
     skip_unreadable: bool = False
     require_all_classes: bool = False
     max_cache_bytes: int = DEFAULT_CACHE_BYTES
+    store_directory: Path | None = None
+    max_store_bytes: int = DEFAULT_STORE_BYTES
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,11 @@ def read_splits(
 
 
 def encoded(
-    split: Split, model: FederationModel, max_cache_bytes: int, observer: events.Observer
+    split: Split,
+    model: FederationModel,
+    max_cache_bytes: int,
+    observer: events.Observer,
+    store: ContextStore | None = None,
 ) -> ImageContexts:
     """Return the source that encodes the images of `split` when they are first asked for."""
     return ImageContexts(
@@ -114,6 +123,7 @@ def encoded(
         model.backbone_config,
         device=model.classifier.device,
         max_cache_bytes=max_cache_bytes,
+        store=store,
         on_encoded=partial(_tell, observer),
     )
 
@@ -123,16 +133,24 @@ def set_up(
     site_name: str,
     train: Split,
     held_out: Split,
-    max_cache_bytes: int,
+    options: ImageOptions,
     observer: events.Observer,
 ) -> Learner:
     """Return a learner on these images; the cache is shared out by the number of images."""
-    for_training = max_cache_bytes * len(train.labels) // (len(train.labels) + len(held_out.labels))
-    training = encoded(train, model, for_training, observer)
-    evaluated = encoded(held_out, model, max_cache_bytes - for_training, observer)
+    for_training = options.max_cache_bytes * len(train.labels) // (len(train.labels) + len(held_out.labels))
+    store = _store_of(model, options)
+    training = encoded(train, model, for_training, observer, store)
+    evaluated = encoded(held_out, model, options.max_cache_bytes - for_training, observer, store)
     head = model.classifier.config.head
     prior = class_prior_of(training.labels, head, len(model.specification.classes))
     return Learner(model, site_name, training, evaluated, prior)
+
+
+def _store_of(model: FederationModel, options: ImageOptions) -> ContextStore | None:
+    if options.store_directory is None or not options.max_store_bytes:
+        return None
+    insertion = model.classifier.insertion
+    return ContextStore(options.store_directory, insertion, model.backbone_config, options.max_store_bytes)
 
 
 def _same_folder(one: Images, other: Images | None) -> bool:

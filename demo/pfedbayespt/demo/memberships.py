@@ -64,6 +64,8 @@ def run_sites(
                 str(member.images / "train"),
                 "--held-out",
                 str(member.images / "held-out"),
+                "--store",
+                str(member.images / "contexts"),
             ]
             running_sites.append(
                 stack.enter_context(running(member.site_name, arguments, member.log, environment))

@@ -6,7 +6,7 @@ Moments pool exactly: the mean of the sites' moments, weighted with their number
 images together. That is why the statistics round needs no special aggregation.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from pfedbayespt.model.classifier import PromptedClassifier
 from pfedbayespt.model.insertion import Context, Insertion, concatenate
+
+_CHUNK = 32  # images at a time
 
 
 @runtime_checkable
@@ -37,10 +39,6 @@ class ContextSource(Protocol):
         """Return the contexts of the images at `indices`, in that order."""
         ...
 
-    def frozen_features(self) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N R"]]:
-        """Return the generator features and the unprompted read-out of all images."""
-        ...
-
 
 @dataclass(frozen=True)
 class InMemoryContexts:
@@ -49,23 +47,17 @@ class InMemoryContexts:
     Attributes:
         context: of all images.
         labels: their classes.
-        readout: their unprompted read-out; only the statistics need it.
     """
 
     context: Context
     labels: Int[Tensor, " N"]
-    readout: Float[Tensor, "N R"] | None = None
 
     @classmethod
     def encode(
         cls, insertion: Insertion, batches: Iterable[Float[Tensor, "_ 3 H W"]], labels: Int[Tensor, " N"]
     ) -> "InMemoryContexts":
         """Encode batches of prepared images, which `labels` belong to in the same order."""
-        contexts, readouts = [], []
-        for images in batches:
-            contexts.append(insertion.encode(images))
-            readouts.append(insertion.frozen_features(images)[1])
-        return cls(concatenate(contexts), labels, torch.cat(readouts))
+        return cls(concatenate([insertion.encode(images) for images in batches]), labels)
 
     def __len__(self) -> int:
         """Return N."""
@@ -75,30 +67,24 @@ class InMemoryContexts:
         """Return the contexts of the images at `indices`, in that order."""
         return self.context.select(indices.to(self.context.features.device))
 
-    def frozen_features(self) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N R"]]:
-        """Return the generator features and the unprompted read-out of all images.
-
-        Raises:
-            ValueError: it was built without a read-out.
-        """
-        if self.readout is None:
-            raise ValueError("these contexts hold no read-out, so they have no statistics; see `encode`")
-        return self.context.features, self.readout
-
 
 def gather_statistics(model: PromptedClassifier, source: ContextSource) -> dict[str, npt.NDArray[np.float64]]:
     """Return the moments of a site's frozen features, under the names that shared parameters use.
 
     Raises:
-        ValueError: the source's features are not those that `model` reads.
+        ValueError: there are no images.
     """
-    features, readout = source.frozen_features()
-    expected = (model.insertion.feature_dim, model.insertion.readout_dim)
-    if (features.shape[1], readout.shape[1]) != expected:
-        raise ValueError(f"features have widths {features.shape[1]}, {readout.shape[1]}; expected {expected}")
-    statistics: dict[str, npt.NDArray[np.float64]] = {}
-    for name, values in (("features", features), ("readout", readout)):
+    if not len(source):
+        raise ValueError("there are no images to gather statistics of")
+    sums: dict[str, Float[Tensor, " _"]] = {}
+    for indices in torch.split(torch.arange(len(source)), _CHUNK):
+        for name, value in _power_sums(model.insertion, source.batch(indices)):
+            sums[name] = sums[name] + value if name in sums else value
+    return {name: (total / len(source)).cpu().numpy() for name, total in sums.items()}
+
+
+def _power_sums(insertion: Insertion, context: Context) -> Iterator[tuple[str, Float[Tensor, " _"]]]:
+    for name, values in (("features", context.features), ("readout", insertion.unprompted(context))):
         exact = values.double()
-        statistics[f"statistics.{name}.mean"] = exact.mean(0).cpu().numpy()
-        statistics[f"statistics.{name}.second_moment"] = exact.square().mean(0).cpu().numpy()
-    return statistics
+        yield f"statistics.{name}.mean", exact.sum(0)
+        yield f"statistics.{name}.second_moment", exact.square().sum(0)

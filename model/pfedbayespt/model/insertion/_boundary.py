@@ -38,12 +38,21 @@ def num_steering_tokens(config: InsertionConfig) -> int:
 class BoundaryInsertion(Insertion):
     """An insertion that keeps the boundary state and runs the last blocks itself."""
 
+    context_type = BoundaryContext
+
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> BoundaryContext:
         """Run the trunk up to the first prompted block, or the middle block if that comes later."""
-        states, _ = self._run_frozen(images, {self._first, self._mid})
+        states, _ = self._run_frozen(images, {self._first, self.mid_block})
         boundary = states[self._first]
-        return BoundaryContext(self._pool(boundary), boundary, self._pool(states[self._mid]))
+        return BoundaryContext(self._pool(boundary), boundary, self._pool(states[self.mid_block]))
+
+    @torch.no_grad()
+    def unprompted(self, context: Context) -> Float[Tensor, "B R"]:
+        """Run the last blocks on the boundary state as it is."""
+        held = self._restore(context, BoundaryContext)
+        final = self.backbone.blocks[self._first :](held.tokens)
+        return torch.cat([self._pool(self.backbone.final_norm(final)), held.mid], dim=1)
 
     def _run_prompted(
         self, tokens: Float[Tensor, "b N d"], prompts: Float[Tensor, "B T d"]

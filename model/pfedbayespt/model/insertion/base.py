@@ -13,7 +13,7 @@ linear probe's input, and it is computed once per image.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -40,10 +40,14 @@ class Insertion(nn.Module, ABC):
         token_width: d; a prompt has D = num_tokens * d numbers.
         feature_dim: F = 2 d, width of the generator's input.
         readout_dim: 4 d, width of the head's input.
+        mid_block: number of blocks before the states that the read-out takes from the middle of the trunk.
+        context_type: what `encode` returns.
 
     Raises:
         InsertionError: more blocks are prompted than there are, or the middle block is not one of them.
     """
+
+    context_type: ClassVar[type[Context]]
 
     def __init__(
         self, config: InsertionConfig, backbone: Backbone, mid_block: int | None, roles: Sequence[Role]
@@ -58,7 +62,7 @@ class Insertion(nn.Module, ABC):
         self.readout_dim = 4 * backbone.embed_dim
         self._roles = tuple(roles)
         self._first = backbone.depth - config.num_blocks
-        self._mid = round(2 * backbone.depth / 3) if mid_block is None else mid_block
+        self.mid_block = round(2 * backbone.depth / 3) if mid_block is None else mid_block
 
     def prompt_scale(self) -> Float[Tensor, " D"]:
         """Return the root mean square of each coordinate on the prompt's own scale."""
@@ -82,15 +86,13 @@ class Insertion(nn.Module, ABC):
             InsertionError: `context` was encoded by another kind of insertion.
         """
 
-    @torch.no_grad()
-    def frozen_features(
-        self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B F"], Float[Tensor, "B R"]]:
-        """Return the generator's features and the read-out of the trunk without any prompt."""
-        states, _ = self._run_frozen(images, {self._first, self._mid, self.backbone.depth})
-        final = self.backbone.final_norm(states[self.backbone.depth])
-        readout = torch.cat([self._pool(final), self._pool(states[self._mid])], dim=1)
-        return self._pool(states[self._first]), readout
+    @abstractmethod
+    def unprompted(self, context: Context) -> Float[Tensor, "B R"]:
+        """Return the read-out of the trunk without any prompt, which is the linear probe's input.
+
+        Raises:
+            InsertionError: `context` was encoded by another kind of insertion.
+        """
 
     def _run_frozen(
         self, images: Float[Tensor, "B 3 H W"], marks: set[int], first_kept: int | None = None

@@ -4,9 +4,9 @@ A context is image data: it stays where the image is. Every tensor in it has the
 owns its memory, so that contexts can be cached, cut and joined, and `num_bytes` is what they truly take.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, fields, replace
+from typing import Any, TypeVar, get_origin
 
 import torch
 from jaxtyping import Float, Int
@@ -44,9 +44,31 @@ class Context:
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor, in the order of the fields."""
+        yield from self.named_tensors().values()
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Return every tensor under the name that a file can keep it by: `features`, `keys.0`, `keys.1`."""
+        named: dict[str, Tensor] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            yield from value if isinstance(value, tuple) else (value,)
+            if isinstance(value, tuple):
+                named |= {f"{field.name}.{index}": tensor for index, tensor in enumerate(value)}
+            else:
+                named[field.name] = value
+        return named
+
+    @classmethod
+    def from_named_tensors(cls: type[_Self], named: Mapping[str, Tensor]) -> _Self:  # noqa: PYI019
+        """Return the context that `named_tensors` was called on.
+
+        Raises:
+            ValueError: a tensor is missing.
+        """
+        try:
+            values: dict[str, Any] = {field.name: _named_value(field, named) for field in fields(cls)}
+        except KeyError as error:
+            raise ValueError(f"a {cls.__name__} has a tensor {error}, which is missing") from error
+        return cls(**values)
 
     def _map(self: _Self, function: Callable[[Tensor], Tensor]) -> _Self:  # noqa: PYI019
         changed: dict[str, Any] = {
@@ -66,6 +88,13 @@ def concatenate(contexts: Sequence[_Self]) -> _Self:
     names = [field.name for field in fields(contexts[0])]
     joined: dict[str, Any] = {name: _join([getattr(context, name) for context in contexts]) for name in names}
     return replace(contexts[0], **joined)
+
+
+def _named_value(field: "Field[Any]", named: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
+    if get_origin(field.type) is not tuple:
+        return named[field.name]
+    count = sum(name.startswith(f"{field.name}.") for name in named)
+    return tuple(named[f"{field.name}.{index}"] for index in range(count))
 
 
 def _apply(

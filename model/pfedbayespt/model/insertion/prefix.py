@@ -54,6 +54,8 @@ class PrefixContext(Context):
 class PrefixInsertion(Insertion):
     """`prefix(L)`: 2 P L tokens, for each block P keys and P values."""
 
+    context_type = PrefixContext
+
     def __init__(self, config: InsertionConfig, backbone: Backbone, mid_block: int | None) -> None:
         super().__init__(config, backbone, mid_block, prefix_roles(config.num_blocks, config.prompt_length))
 
@@ -61,7 +63,7 @@ class PrefixInsertion(Insertion):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> PrefixContext:
         """Run the whole trunk once."""
         depth = self.backbone.depth
-        states, runs = self._run_frozen(images, {self._first, self._mid, depth}, first_kept=self._first)
+        states, runs = self._run_frozen(images, {self._first, self.mid_block, depth}, first_kept=self._first)
         final = self.backbone.final_norm(states[depth])
         return PrefixContext(
             features=self._pool(states[self._first]),
@@ -70,7 +72,7 @@ class PrefixInsertion(Insertion):
             mixed=_own(runs[0].mixed[:, :1]),
             keys=tuple(_own(run.keys[:, :, 1:]) for run in runs[1:]),
             values=tuple(_own(run.values[:, :, 1:]) for run in runs[1:]),
-            fixed=torch.cat([self._patch_mean(final), self._pool(states[self._mid])], dim=1),
+            fixed=torch.cat([self._patch_mean(final), self._pool(states[self.mid_block])], dim=1),
         )
 
     def decode(
@@ -88,6 +90,13 @@ class PrefixInsertion(Insertion):
             states = run_block_on_class_tokens(block, states, keys, values, prefix)
         fixed = held.fixed.unsqueeze(1).expand(-1, prompts.shape[1], -1)
         return torch.cat([self.backbone.final_norm(states), fixed], dim=2)
+
+    @torch.no_grad()
+    def unprompted(self, context: Context) -> Float[Tensor, "B R"]:
+        """Decode a prefix of zero values, which adds nothing to the attention's output."""
+        silent = context.features.new_zeros(len(context), 1, self.num_tokens * self.token_width)
+        silent = silent.to(self.backbone.vit.cls_token.dtype)
+        return self.decode(context, silent, silent[:, 0])[:, 0]
 
 
 def split_prefixes(prompts: Float[Tensor, "B S D"], config: InsertionConfig) -> list[BlockPrefix]:
