@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from pfedbayespt.server import auth, health, logs, openapi, ownership, problems, schema
+from pfedbayespt.server import auth, failpoints, health, logs, openapi, ownership, problems, schema
 from pfedbayespt.server.blobs import FolderBlobStore
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Clock, Database, database_clock
@@ -46,9 +46,11 @@ def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
     `clock` is for tests that must move time.
 
     Raises:
-        RuntimeError: an operation does not declare who may call it, or the role `inference` lacks its packages.
+        RuntimeError: an operation does not declare who may call it, the role `inference` lacks its packages, or
+            `PFEDBAYESPT_FAILPOINTS` is set without the setting that allows it.
         ValueError: the database's URL is of a kind that is not supported.
     """
+    failpoints.arm_from_environment(allowed=settings.allow_failpoints)
     logs.configure_unless_done()
     database = Database(settings.effective_database_url, clock)
     blobs = FolderBlobStore(settings.data_dir)

@@ -23,6 +23,7 @@ from typing import BinaryIO, NoReturn, Protocol
 
 from pfedbayespt.protocol import Digest
 from pfedbayespt.server.errors import StorageExhausted
+from pfedbayespt.server.failpoints import failpoint
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -138,9 +139,12 @@ class FolderBlobStore:
         self.ping()
         target = self._path(blob.digest)
         with _full_disk_refused():
+            failpoint("blob.before_fsync")
             self._fsync_file(blob.file.fileno())
+            failpoint("blob.after_fsync")
             self._make_shard(target.parent)
             Path(blob.file.name).replace(target)
+            failpoint("blob.after_rename")
             self._fsync_folder(target.parent)
 
     def ping(self) -> None:

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pfedbayespt.server import problems
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.identifiers import new_id
 
 HEADER: Final = "X-Request-Id"
@@ -44,6 +45,8 @@ class RequestLogMiddleware:
                 status = message["status"]
                 MutableHeaders(scope=message)[HEADER] = scope["request_id"]
             await send(message)
+            if message["type"] == "http.response.start":
+                failpoint("response.after_headers")
 
         try:
             await self._app(scope, receive, send_with_id)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, MetaData
 
 from pfedbayespt.server.database import Database
 from pfedbayespt.server.events import models as _events
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations import models as _federations
 from pfedbayespt.server.model_versions import models as _model_versions
 from pfedbayespt.server.orm import Base
@@ -49,6 +50,7 @@ def upgrade(database: Database) -> None:
     database.make_folder()
     with database.migrating() as connection:
         command.upgrade(migrations_config(connection), "head")
+        failpoint("migration.before_commit")
 
 
 def check(database: Database) -> None:

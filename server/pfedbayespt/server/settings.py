@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     public_docs: bool = Field(default=True, description="Serve /docs, /redoc and /openapi.json.")
+    allow_failpoints: bool = Field(
+        default=False,
+        description="Obey PFEDBAYESPT_FAILPOINTS, by which tests make the process fail; never in production.",
+    )
 
     retry_after_seconds: PositiveFloat = Field(default=1.0, description="How soon a waiting site asks again.")
     heartbeat_seconds: Annotated[float, Field(ge=0)] = Field(

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from pfedbayespt.protocol import Digest
 from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.errors import BodyTooLarge, DigestMismatch, InvalidRequest
+from pfedbayespt.server.failpoints import failpoint
 
 _BATCH_BYTES: Final = 2**20
 _SHA256_BYTES: Final = 32
@@ -91,6 +92,7 @@ async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     batch = bytearray()
     async for chunk in chunks:
         batch += chunk
+        failpoint("ingest.mid_body")
         if len(batch) >= _BATCH_BYTES:
             yield bytes(batch)
             batch.clear()

@@ -10,6 +10,7 @@ from pfedbayespt.server import examples
 from pfedbayespt.server.auth import Admin, AdminCaller, Member, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations import lifecycle, service
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.media_types import require_tensor_file
@@ -118,6 +119,8 @@ def _change(
         federation = visible_federation(tx, caller, name, lock=True)
         change(tx, federation)
         message = service.describe(tx, federation)
+        failpoint("federation.before_commit")
+    failpoint("federation.after_commit")
     context.work.set()
     return message
 

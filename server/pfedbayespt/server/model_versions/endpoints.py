@@ -12,6 +12,7 @@ from pfedbayespt.server import examples
 from pfedbayespt.server.auth import Admin, Member, Site, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.errors import PermissionDenied
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
 from pfedbayespt.server.model_versions import promotion, service
 from pfedbayespt.server.openapi import documented
@@ -64,6 +65,7 @@ def download_parameters(
     sha256 = base64.b64encode(bytes.fromhex(version.digest.removeprefix("sha256:"))).decode()
     headers |= {"Content-Digest": f"sha-256=:{sha256}:", "Content-Length": str(version.size_bytes)}
     file = context.blobs.open(version.digest)
+    failpoint("serve.before_file")
     return StreamingResponse(_chunks(file), media_type=TENSOR_MEDIA_TYPE, headers=headers)
 
 
@@ -90,6 +92,8 @@ def put_evaluation(
     with context.database.write(caller.actor) as tx:
         federation = visible_federation(tx, caller, name, lock=True)
         evaluation = service.evaluate(tx, caller, service.find(tx, federation, number), body)
+        failpoint("evaluation.before_commit")
+    failpoint("evaluation.after_commit")
     context.work.set()
     return evaluation
 
@@ -112,6 +116,8 @@ def promote_model_version(
         version = service.find(tx, federation, number)
         promotion.promote_by_hand(tx, federation, version)
         message = service.describe(version, federation.name)
+        failpoint("rollback.before_commit")
+    failpoint("rollback.after_commit")
     context.work.set()
     return message
 
@@ -120,3 +126,4 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     with file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
+            failpoint("serve.mid_file")

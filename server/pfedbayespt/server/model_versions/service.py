@@ -20,6 +20,7 @@ from pfedbayespt.server.auth import SiteCaller
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import AlreadyExists, EvaluationConflict, NotFound, TransitionNotAllowed
 from pfedbayespt.server.events import service as events
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.model_versions import lifecycle, repository
@@ -79,6 +80,7 @@ def promote(tx: Transaction, federation: FederationRecord, version: ModelVersion
     serving = repository.serving(tx, federation.id)
     if serving is not None:
         lifecycle.retire(tx, serving)
+    failpoint("promotion.after_retire")
     lifecycle.promote(tx, version)
 
 

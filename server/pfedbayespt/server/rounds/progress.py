@@ -18,6 +18,7 @@ from datetime import timedelta
 from pfedbayespt.protocol import AggregationInput, ParametersManifest, RoundStatus, RoundTask
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace, TransitionNotAllowed
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.model_versions import repository as versions
 from pfedbayespt.server.model_versions import service as version_service
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
@@ -66,7 +67,9 @@ def close(tx: Transaction, round_: RoundRecord, aggregation_deadline: timedelta)
             f"round {round_.id} has {num_accepted} accepted updates; its quorum is {round_.quorum}"
         )
     lifecycle.close(tx, round_, aggregation_deadline)
+    failpoint("close.after_claim")
     _freeze_inputs(tx, round_)
+    failpoint("close.before_commit")
 
 
 def plan(tx: Transaction, round_: RoundRecord) -> AggregationPlan:
@@ -100,12 +103,14 @@ def complete(
     federation = round_.federation
     number = done.manifest.version_number
     version_service.add_candidate(tx, federation, round_, number, digest, size_bytes)
+    failpoint("publish.after_candidate")
     for part in round_.inputs:
         updates.aggregate(tx, part.update, federation.id)
     deadline = timedelta(seconds=federation.policy.evaluation_deadline_seconds)
     lifecycle.propose(tx, round_, number, deadline)
     tx.session.expire(round_, ["result"])
     conclude_if_due(tx, round_)
+    failpoint("publish.before_commit")
 
 
 def drop_damaged(
@@ -129,6 +134,7 @@ def drop_damaged(
         return
     lifecycle.recompose(tx, round_, len(hit))
     _freeze_inputs(tx, round_)
+    failpoint("recompose.before_commit")
 
 
 def give_up(tx: Transaction, round_: RoundRecord, failed: AggregationPlan, reason: str) -> None:
@@ -165,6 +171,7 @@ def conclude_if_due(tx: Transaction, round_: RoundRecord) -> bool:
     else:
         lifecycle.hold(tx, round_, candidate.number, reason)
         version_service.hold(tx, candidate)
+    failpoint("promotion.before_commit")
     return True
 
 

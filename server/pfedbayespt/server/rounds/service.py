@@ -16,6 +16,7 @@ from pfedbayespt.protocol import FederationStatus, Page, Round, RoundPolicy, Rou
 from pfedbayespt.server.auth import Caller
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace, NotFound, TransitionNotAllowed
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations import repository as federations
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.identifiers import new_id
@@ -60,6 +61,7 @@ def start(tx: Transaction, federation: FederationRecord) -> RoundRecord:
     )
     _insert(tx, round_)
     lifecycle.open_(tx, round_, timedelta(seconds=policy.deadline_seconds))
+    failpoint("round.before_commit")
     return round_
 
 

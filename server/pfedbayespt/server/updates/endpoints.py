@@ -9,6 +9,7 @@ from pfedbayespt.server.auth import Admin, Site, SiteCaller
 from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.errors import UpdateRejected
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.media_types import require_tensor_file
 from pfedbayespt.server.openapi import documented, tensor_body
 from pfedbayespt.server.pages import PageDep
@@ -57,6 +58,7 @@ async def submit_update(
     require_tensor_file(request.headers)
     announced = announced_body(request.headers, context.settings.max_update_bytes)
     expected = await run_in_threadpool(_expect, context, caller, round_id, site_id, announced.digest)
+    failpoint("ingest.after_auth")
     with context.blobs.create() as blob:
         try:
             received = await receive_update(request.stream(), blob, announced, expected)
@@ -95,8 +97,12 @@ def _expect(context: Context, caller: SiteCaller, round_id: str, site_id: str, d
 
 def _accept(context: Context, caller: SiteCaller, received: ReceivedUpdate) -> service.Acknowledgement:
     context.blobs.put(received.blob)
+    failpoint("ingest.after_put")
     with context.database.write(caller.actor) as tx:
-        return service.accept(tx, caller, received)
+        acknowledgement = service.accept(tx, caller, received)
+        failpoint("ingest.before_commit")
+    failpoint("ingest.after_commit")
+    return acknowledgement
 
 
 def _quarantine(

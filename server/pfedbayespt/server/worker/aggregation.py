@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from pfedbayespt.protocol import Digest, ParametersManifest, TensorHeader, tensors
 from pfedbayespt.server.blobs import TemporaryBlob
+from pfedbayespt.server.failpoints import failpoint
 
 Float64Array = npt.NDArray[np.float64]
 Combine = Callable[[Iterable[tensors.FloatArray], Sequence[float]], Float64Array]
@@ -86,6 +87,7 @@ def aggregate(
         for theta in tensors.iter_slices(base, header, spec.name, slice_elements):
             change = combine((next(stream) for stream in streams), weights)
             output.write(_moved(theta, change, spec.name).tobytes())
+        failpoint("aggregate.mid_file")
 
 
 def _header_like(file: BinaryIO, base: TensorHeader) -> TensorHeader:

@@ -19,6 +19,7 @@ from pfedbayespt.server.blobs import BlobError
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace
+from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations import repository as federations
 from pfedbayespt.server.rounds import progress, schedule
 from pfedbayespt.server.rounds import repository as rounds
@@ -86,7 +87,10 @@ def _contained(step: Callable[[Context, str], bool], context: Context, subject: 
 
 def _start_round(context: Context, federation_id: str) -> bool:
     with context.database.write(ACTOR) as tx:
-        return schedule.start_if_due(tx, federations.lock(tx, federation_id))
+        started = schedule.start_if_due(tx, federations.lock(tx, federation_id))
+    if started:
+        failpoint("round.after_commit")
+    return started
 
 
 def _move_on(context: Context, round_id: str) -> bool:
@@ -106,6 +110,7 @@ def _move_on(context: Context, round_id: str) -> bool:
 
 def _aggregate(context: Context, plan: AggregationPlan) -> None:
     """Compute the plan's file outside of any transaction, keep it, and record the outcome."""
+    failpoint("aggregate.after_plan")
     damaged = [part.digest for part in plan.inputs if not _is_sound(context, part.digest)]
     if damaged:
         with context.database.write(ACTOR) as tx:
@@ -117,8 +122,10 @@ def _aggregate(context: Context, plan: AggregationPlan) -> None:
         with context.database.write(ACTOR) as tx:
             progress.give_up(tx, _locked(tx, plan.round_id), plan, str(error))
         return
+    failpoint("aggregate.after_put")
     with context.database.write(ACTOR) as tx:
         progress.complete(tx, _locked(tx, plan.round_id), plan, digest, size_bytes)
+    failpoint("publish.after_commit")
 
 
 def _write_aggregate(context: Context, plan: AggregationPlan) -> tuple[str, int]:
