@@ -23,6 +23,7 @@ from pfedbayespt.server.model_versions.models import ModelVersionRecord
 from pfedbayespt.server.rounds import progress, service
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.rounds.models import RoundRecord
+from pfedbayespt.server.rounds.progress import Aggregate
 from pfedbayespt.server.settings import Settings
 from pfedbayespt.server.worker import driver
 from pfedbayespt.server.worker.aggregation import AggregationError
@@ -99,7 +100,7 @@ def test_the_loser_of_a_race_is_fenced_off_by_the_epoch(coordinator: Coordinator
     def complete_late() -> None:
         with database.write("worker") as tx:
             federations.lock_of_round(tx, round_id)
-            progress.complete(tx, found(rounds.by_id(tx, round_id)), plan, digest, 1)
+            progress.complete(tx, found(rounds.by_id(tx, round_id)), plan, Aggregate(digest, 1, None))
 
     with pytest.raises(LostRace):
         complete_late()
@@ -413,8 +414,7 @@ def published_elsewhere(coordinator: Coordinator) -> str:
         progress.close(tx, round_, timedelta(hours=1))
         plan = progress.plan(tx, round_)
         session.close()
-    digest, _ = driver._write_aggregate(coordinator.context, plan)
-    return digest
+    return driver._write_aggregate(coordinator.context, plan).digest
 
 
 def close_round(coordinator: Coordinator) -> str:
@@ -427,8 +427,7 @@ def computed_digest(coordinator: Coordinator) -> str:
     """Return the digest of the aggregate, computed anew from the recorded inputs."""
     with coordinator.context.database.read() as tx:
         plan = progress.plan(tx, found(rounds.by_id(tx, coordinator.live_round()["round_id"])))
-    digest, _ = driver._write_aggregate(coordinator.context, plan)
-    return digest
+    return driver._write_aggregate(coordinator.context, plan).digest
 
 
 def damage(coordinator: Coordinator, digest: str) -> None:

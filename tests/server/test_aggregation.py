@@ -2,10 +2,12 @@
 
 import io
 import math
+import resource
 import statistics
 import tracemalloc
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pfedbayespt.protocol import (
+    FedYogi,
     Message,
+    OptimiserStateManifest,
     ParametersManifest,
     RoundTask,
     TensorFileError,
@@ -28,10 +32,12 @@ from pfedbayespt.server.blobs import FolderBlobStore, TemporaryBlob
 from pfedbayespt.server.rounds.weights import update_weights
 from pfedbayespt.server.worker.aggregation import (
     AggregationError,
+    ServerStep,
     WeightedUpdate,
     aggregate,
     weighted_mean,
 )
+from pfedbayespt.server.worker.optimisers import Optimiser, optimiser_of
 
 Arrays = dict[str, tensors.FloatArray]
 MANIFEST = ParametersManifest(
@@ -39,6 +45,12 @@ MANIFEST = ParametersManifest(
     specification_digest="sha256:" + "a" * 64,
     version_number=1,
     parent_digest="sha256:" + "b" * 64,
+    inputs_digest="sha256:" + "c" * 64,
+)
+STATE_MANIFEST = OptimiserStateManifest(
+    federation="clinics",
+    specification_digest="sha256:" + "a" * 64,
+    version_number=1,
     inputs_digest="sha256:" + "c" * 64,
 )
 SHAPES: dict[str, tuple[type[np.floating], tuple[int, ...]]] = {
@@ -64,7 +76,7 @@ def file_of(arrays: Arrays, manifest: Message | None = None) -> bytes:
 
 
 def weighted(content: bytes, weight: float) -> WeightedUpdate:
-    return WeightedUpdate(digest_of_bytes(content), io.BytesIO(content), weight)
+    return WeightedUpdate(digest_of_bytes(content), partial(io.BytesIO, content), weight)
 
 
 def aggregated(base: Arrays, deltas: Sequence[Arrays], weights: Sequence[float], **options: int) -> bytes:
@@ -253,31 +265,53 @@ def test_a_result_too_large_for_its_type_is_refused() -> None:
 # Memory
 
 
-@pytest.mark.parametrize(("num_updates", "num_elements"), [(2, 100_000), (40, 100_000), (2, 1_000_000)])
-def test_memory_depends_on_the_slice_alone(tmp_path: Path, num_updates: int, num_elements: int) -> None:
-    store = FolderBlobStore(tmp_path)
-    content = file_of({"head.weight": np.ones(num_elements, np.float32)})
+@pytest.mark.parametrize(
+    ("num_updates", "num_elements"), [(2, 100_000), (40, 100_000), (2_000, 5_000), (2, 1_000_000)]
+)
+@pytest.mark.parametrize("optimiser", [None, optimiser_of(FedYogi())], ids=["mean", "fedyogi"])
+def test_memory_depends_on_the_slice_alone(
+    tmp_path: Path, num_updates: int, num_elements: int, optimiser: Optimiser | None
+) -> None:
+    store, slice_elements = FolderBlobStore(tmp_path), 4096
     path = tmp_path / "update"
-    path.write_bytes(content)
-    files = [path.open("rb") for _ in range(num_updates + 1)]
-    shares = [(f"sha256:{number:064x}", 1 / num_updates) for number in range(num_updates)]
+    path.write_bytes(file_of({"head.weight": np.ones(num_elements, np.float32)}))
     updates = [
-        WeightedUpdate(digest, file, share) for (digest, share), file in zip(shares, files[1:], strict=True)
+        WeightedUpdate(f"sha256:{number:064x}", partial(path.open, "rb"), 1 / num_updates)
+        for number in range(num_updates)
     ]
-    slice_elements = 4096
-    with store.create() as output:
+    with store.create() as output, store.create() as state, path.open("rb") as base:
+        step = ServerStep(optimiser, None, STATE_MANIFEST, state) if optimiser else None
         tracemalloc.start()
         try:
-            aggregate(files[0], updates, MANIFEST, output, slice_elements=slice_elements)
+            aggregate(base, updates, MANIFEST, output, step=step, slice_elements=slice_elements)
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert output.size_bytes > num_elements * 4
-    for file in files:
-        file.close()
-    # At once: a slice of the base, of one delta, of its product, of the sum and of the result, at most 8 bytes an
-    # element; every open update adds its parsed header and its iterator, far less than a slice of 16 KB.
-    assert peak_bytes < 6 * slice_elements * 8 + num_updates * 4_000 + 50_000
+    # At once: slices of the base, of a delta, of its product, of the sum and of the result, at most 8 bytes an
+    # element, and twice as many with moments; every update adds a tuple or two.
+    assert peak_bytes < 16 * slice_elements * 8 + num_updates * 300 + 50_000
+
+
+def test_a_round_of_thousands_of_updates_opens_them_one_at_a_time(tmp_path: Path) -> None:
+    """With eight more open files allowed than there are."""
+    contents = [file_of({"a": np.float32([number])}, update_manifest(number)) for number in range(2_000)]
+    for number, content in enumerate(contents):
+        (tmp_path / str(number)).write_bytes(content)
+    updates = [
+        WeightedUpdate(digest_of_bytes(content), partial((tmp_path / str(number)).open, "rb"), 1 / 2_000)
+        for number, content in enumerate(contents)
+    ]
+    output = TemporaryBlob(io.BytesIO())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 8, limits[1]))
+    try:
+        aggregate(io.BytesIO(file_of({"a": np.float32([1.0])}, MANIFEST)), updates, MANIFEST, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    output.file.seek(0)
+    assert tensors.decode(output.file.read())[1]["a"] == pytest.approx(1.0 + 1999 / 2)
 
 
 # Weights

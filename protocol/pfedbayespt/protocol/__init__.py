@@ -10,6 +10,7 @@ from pfedbayespt.protocol._base import (
     digest_of_bytes,
     digest_of_message,
 )
+from pfedbayespt.protocol.aggregation import AggregationSpecification, FedAdam, FedAvgM, FedYogi, WeightedMean
 from pfedbayespt.protocol.events import Event
 from pfedbayespt.protocol.federations import (
     BackboneSpecification,
@@ -26,6 +27,7 @@ from pfedbayespt.protocol.model_versions import (
     AggregationInput,
     Evaluation,
     ModelVersion,
+    OptimiserStateManifest,
     ParametersManifest,
     SiteEvaluation,
 )
@@ -62,6 +64,7 @@ from pfedbayespt.protocol.updates import Receipt, Update, UpdateManifest
 __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "AggregationInput",
+    "AggregationSpecification",
     "Assignment",
     "BackboneSpecification",
     "ClassProbability",
@@ -70,6 +73,9 @@ __all__ = [
     "EnrolmentTokenCreate",
     "Evaluation",
     "Event",
+    "FedAdam",
+    "FedAvgM",
+    "FedYogi",
     "Federation",
     "FederationCreate",
     "FederationSpecification",
@@ -79,6 +85,7 @@ __all__ = [
     "Message",
     "ModelVersion",
     "ModelVersionStatus",
+    "OptimiserStateManifest",
     "Page",
     "PageSize",
     "ParametersManifest",
@@ -111,6 +118,7 @@ __all__ = [
     "UpdateManifest",
     "UpdateStatus",
     "UtcTime",
+    "WeightedMean",
     "canonical_json",
     "digest_of_bytes",
     "digest_of_message",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
+from pfedbayespt.protocol.aggregation import AggregationSpecification, WeightedMean
 from pfedbayespt.protocol.statuses import FederationStatus
 
 ClassName = Annotated[str, Field(min_length=1, max_length=100)]
@@ -116,6 +117,7 @@ class RoundPolicy(Message):
     max_weight_ratio: Annotated[float, Field(ge=1.0)] = Field(
         default=3.0, description="An update weighs at most this multiple of the median num_examples."
     )
+    aggregation: AggregationSpecification = WeightedMean()
     max_accuracy_drop: UnitShare | None = Field(
         default=None,
         description="Promote only if no site's accuracy falls by more than this; None: promote without asking.",

@@ -23,6 +23,20 @@ class ParametersManifest(Message):
     inputs_digest: Digest | None = Field(default=None, description="Digest of the recorded input list.")
 
 
+class OptimiserStateManifest(Message):
+    """What a server optimiser's state file says about itself; like the parameters, redoing it gives the same bytes.
+
+    The tensor of a parameter with n elements is [n, moments] in float64: its momentum and, if the rule has one, its
+    second moment.
+    """
+
+    format: Literal["pfedbayespt.optimiser_state/1"] = "pfedbayespt.optimiser_state/1"
+    federation: Slug
+    specification_digest: Digest
+    version_number: Annotated[int, Field(ge=0)]
+    inputs_digest: Digest = Field(description="As in the version's own file.")
+
+
 class AggregationInput(Message):
     """One update that went into a version."""
 
@@ -59,6 +73,9 @@ class ModelVersion(Message):
     size_bytes: int
     parent_version: int | None
     round_id: str | None
+    optimiser_state_digest: Digest | None = Field(
+        default=None, description="The server optimiser's state after this version; None: there is none."
+    )
     inputs: tuple[AggregationInput, ...] = Field(
         description="Lineage: the updates behind it, in digest order."
     )

@@ -52,6 +52,10 @@ class RoundTask(StrEnum):
     STATISTICS = "statistics"
     TRAINING = "training"
 
+    def touches(self, tensor_name: str) -> bool:
+        """Whether the task changes the tensor: `statistics` those named `statistics.*`, `training` all others."""
+        return tensor_name.startswith("statistics.") == (self is RoundTask.STATISTICS)
+
 
 class UpdateStatus(StrEnum):
     """received -> accepted -> aggregated; received -> quarantined; accepted -> discarded."""

@@ -184,12 +184,23 @@ def iter_slices(file: BinaryIO, header: TensorHeader, name: str, max_elements: i
         TensorFileError: the data holds NaN or infinity, or ends early.
     """
     spec = header.spec(name)
-    for first in range(0, spec.num_elements, max_elements):
+    for indices in slices(spec.num_elements, max_elements):
         # Nothing is kept in a variable here: a waiting iterator must not hold on to its last slice.
-        yield _read_slice(file, header, spec, range(first, min(first + max_elements, spec.num_elements)))
+        yield read_slice(file, header, spec, indices)
 
 
-def _read_slice(file: BinaryIO, header: TensorHeader, spec: TensorSpec, indices: range) -> FloatArray:
+def slices(num_elements: int, max_elements: int) -> Iterator[range]:
+    """Yield the indices 0 ... num_elements - 1 in order, at most `max_elements` at a time."""
+    for first in range(0, num_elements, max_elements):
+        yield range(first, min(first + max_elements, num_elements))
+
+
+def read_slice(file: BinaryIO, header: TensorHeader, spec: TensorSpec, indices: range) -> FloatArray:
+    """Return those elements of the flat tensor `spec`, which must be one of the file's.
+
+    Raises:
+        TensorFileError: the data holds NaN or infinity, or ends early.
+    """
     dtype = _NUMPY_TYPES[spec.dtype]
     file.seek(header.starts[spec.name] + indices.start * dtype.itemsize)
     elements: FloatArray = np.frombuffer(_read_exactly(file, len(indices) * dtype.itemsize), dtype=dtype)

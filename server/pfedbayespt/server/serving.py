@@ -32,7 +32,7 @@ def run(settings: Settings) -> None:
 
 
 def _allow_many_open_files() -> None:
-    """Raise the soft limit to the hard one: an aggregation holds every update of its round open."""
+    """Raise the soft limit to the hard one: every connection and every upload holds a file open."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -43,6 +43,8 @@ class ModelVersionRecord(Base):
     epoch: Mapped[int] = mapped_column(default=0)
     digest: Mapped[str] = mapped_column(String(71))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    # What the server optimiser remembers after this version: whoever starts from the version goes on from there.
+    optimiser_state_digest: Mapped[str | None] = mapped_column(String(71))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
     # UNIQUE: a round leads to one version at most, whoever aggregates it (promise P2).
     round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id"), unique=True)

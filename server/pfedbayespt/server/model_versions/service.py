@@ -5,6 +5,7 @@ inputs in the parameters file itself, so that a version can be checked without t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pfedbayespt.protocol import (
     AggregationInput,
@@ -32,6 +33,15 @@ from pfedbayespt.server.rounds.models import RoundInput, RoundRecord
 _NEWEST_FIRST = Order((ModelVersionRecord.number,), newest_first=True)
 
 
+@dataclass(frozen=True)
+class NewFile:
+    """A version's file in the blob store, and the digest of the optimiser's state that goes with it."""
+
+    digest: str
+    size_bytes: int
+    optimiser_state_digest: str | None = None
+
+
 def check_initial(tx: Transaction, federation: FederationRecord, digest: str) -> ModelVersionRecord | None:
     """Return the initial version if it is there already with these bytes, None if it may be added now.
 
@@ -56,23 +66,16 @@ def check_initial(tx: Transaction, federation: FederationRecord, digest: str) ->
 def add_initial(tx: Transaction, federation: FederationRecord, file: File) -> ModelVersionRecord:
     """Add version 0, which serves at once; its tensors become the federation's schema."""
     federation.tensor_schema = [spec.model_dump(mode="json") for spec in file.schema]
-    version = _add(tx, federation, INITIAL_NUMBER, file.digest, file.size_bytes)
+    version = _add(tx, federation, INITIAL_NUMBER, NewFile(file.digest, file.size_bytes))
     lifecycle.promote(tx, version)
     return version
 
 
 def add_candidate(
-    tx: Transaction,
-    federation: FederationRecord,
-    round_: RoundRecord,
-    number: int,
-    digest: str,
-    size_bytes: int,
+    tx: Transaction, federation: FederationRecord, round_: RoundRecord, number: int, file: NewFile
 ) -> ModelVersionRecord:
     """Add the result of a round; UNIQUE(round) makes a second one impossible."""
-    return _add(
-        tx, federation, number, digest, size_bytes, parent_id=round_.base_version_id, round_id=round_.id
-    )
+    return _add(tx, federation, number, file, parent_id=round_.base_version_id, round_id=round_.id)
 
 
 def promote(tx: Transaction, federation: FederationRecord, version: ModelVersionRecord) -> None:
@@ -141,6 +144,7 @@ def describe(version: ModelVersionRecord, federation: str) -> ModelVersion:
         size_bytes=version.size_bytes,
         parent_version=version.parent.number if version.parent else None,
         round_id=version.round_id,
+        optimiser_state_digest=version.optimiser_state_digest,
         inputs=tuple(map(describe_input, inputs)),
         evaluations=tuple(map(_describe_evaluation, version.evaluations)),
         created_at=version.created_at,
@@ -159,9 +163,15 @@ def describe_input(part: RoundInput) -> AggregationInput:
     )
 
 
-def inputs_digest(inputs: Sequence[AggregationInput]) -> str:
-    """Return the digest of the canonical JSON of {"inputs": [...]}, in the order of the list."""
-    return digest_of_bytes(canonical_json({"inputs": [part.model_dump(mode="json") for part in inputs]}))
+def inputs_digest(inputs: Sequence[AggregationInput], optimiser_state_digest: str | None = None) -> str:
+    """Return the digest of the canonical JSON of {"inputs": [...]}, in the order of the list.
+
+    An optimiser's state of the base version is an input too: its digest is the member `optimiser_state`.
+    """
+    recorded: dict[str, object] = {"inputs": [part.model_dump(mode="json") for part in inputs]}
+    if optimiser_state_digest is not None:
+        recorded["optimiser_state"] = optimiser_state_digest
+    return digest_of_bytes(canonical_json(recorded))
 
 
 def is_candidate(version: ModelVersionRecord) -> bool:
@@ -170,22 +180,23 @@ def is_candidate(version: ModelVersionRecord) -> bool:
 
 
 def _add(
-    tx: Transaction, federation: FederationRecord, number: int, digest: str, size_bytes: int, **links: str
+    tx: Transaction, federation: FederationRecord, number: int, file: NewFile, **links: str
 ) -> ModelVersionRecord:
     version = ModelVersionRecord(
         id=new_id("ver"),
         federation_id=federation.id,
         number=number,
         status=lifecycle.LIFECYCLE.initial,
-        digest=digest,
-        size_bytes=size_bytes,
+        digest=file.digest,
+        size_bytes=file.size_bytes,
+        optimiser_state_digest=file.optimiser_state_digest,
         created_at=tx.now,
         **links,
     )
     tx.session.add(version)
     tx.session.flush()
     events.record(
-        tx, federation.id, "model_version.created", version.id, version_number=number, digest=digest
+        tx, federation.id, "model_version.created", version.id, version_number=number, digest=file.digest
     )
     return version
 

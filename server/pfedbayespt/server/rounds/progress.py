@@ -15,7 +15,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
-from pfedbayespt.protocol import AggregationInput, ParametersManifest, RoundStatus, RoundTask
+from pfedbayespt.protocol import (
+    AggregationInput,
+    AggregationSpecification,
+    OptimiserStateManifest,
+    ParametersManifest,
+    RoundStatus,
+    RoundTask,
+    WeightedMean,
+)
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace, TransitionNotAllowed
 from pfedbayespt.server.failpoints import failpoint
@@ -33,13 +41,28 @@ _MAX_REASON_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class AggregationPlan:
-    """All that determines a version's bytes, and the epoch at which it was read."""
+    """All that determines a version's bytes, and the epoch at which it was read.
+
+    `previous_state_digest` is of the optimiser's state that belongs to the base version; None: there is none.
+    """
 
     round_id: str
     epoch: int
     base_digest: str
+    previous_state_digest: str | None
+    rule: AggregationSpecification
     inputs: tuple[AggregationInput, ...]
     manifest: ParametersManifest
+    state_manifest: OptimiserStateManifest
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The files that a plan leads to, kept in the blob store; no state: the base version's is carried on."""
+
+    digest: str
+    size_bytes: int
+    state_digest: str | None
 
 
 def close_if_due(tx: Transaction, round_: RoundRecord, aggregation_deadline: timedelta) -> bool:
@@ -74,26 +97,27 @@ def close(tx: Transaction, round_: RoundRecord, aggregation_deadline: timedelta)
 
 def plan(tx: Transaction, round_: RoundRecord) -> AggregationPlan:
     """Return what is to be aggregated: the frozen inputs and what the new file says about itself."""
+    base, federation = round_.base_version, round_.federation
     inputs = tuple(map(version_service.describe_input, round_.inputs))
-    manifest = ParametersManifest(
-        federation=round_.federation.name,
-        specification_digest=round_.federation.specification_digest,
-        version_number=versions.next_number(tx, round_.federation_id),
-        parent_digest=round_.base_version.digest,
-        inputs_digest=version_service.inputs_digest(inputs),
-    )
+    facts = {
+        "federation": federation.name,
+        "specification_digest": federation.specification_digest,
+        "version_number": versions.next_number(tx, federation.id),
+        "inputs_digest": version_service.inputs_digest(inputs, base.optimiser_state_digest),
+    }
     return AggregationPlan(
         round_id=round_.id,
         epoch=round_.epoch,
-        base_digest=round_.base_version.digest,
+        base_digest=base.digest,
+        previous_state_digest=base.optimiser_state_digest,
+        rule=federation.policy.aggregation if round_.task == RoundTask.TRAINING else WeightedMean(),
         inputs=inputs,
-        manifest=manifest,
+        manifest=ParametersManifest.model_validate(facts | {"parent_digest": base.digest}),
+        state_manifest=OptimiserStateManifest.model_validate(facts),
     )
 
 
-def complete(
-    tx: Transaction, round_: RoundRecord, done: AggregationPlan, digest: str, size_bytes: int
-) -> None:
+def complete(tx: Transaction, round_: RoundRecord, done: AggregationPlan, result: Aggregate) -> None:
     """Turn the aggregate into a candidate and ask for evaluations, or judge it at once if none are asked.
 
     Raises:
@@ -102,7 +126,7 @@ def complete(
     _check_fence(round_, done)
     federation = round_.federation
     number = done.manifest.version_number
-    version_service.add_candidate(tx, federation, round_, number, digest, size_bytes)
+    version_service.add_candidate(tx, federation, round_, number, _new_file(done, result))
     failpoint("publish.after_candidate")
     for part in round_.inputs:
         updates.aggregate(tx, part.update, federation.id)
@@ -199,6 +223,11 @@ def _freeze_inputs(tx: Transaction, round_: RoundRecord) -> None:
     )
     tx.session.flush()
     tx.session.expire(round_, ["inputs"])
+
+
+def _new_file(plan_: AggregationPlan, result: Aggregate) -> version_service.NewFile:
+    state = result.state_digest or plan_.previous_state_digest
+    return version_service.NewFile(result.digest, result.size_bytes, state)
 
 
 def _max_weight_ratio(round_: RoundRecord) -> float:

@@ -34,7 +34,6 @@ from pfedbayespt.server.uploads import AnnouncedBody, receive_body
 # Far above any honest change of a parameter or a second moment, far below where sums could overflow.
 MAX_ABS: Final = {RoundTask.TRAINING: 1e6, RoundTask.STATISTICS: 1e9}
 _MAX_DETAIL_CHARACTERS: Final = 1000
-_STATISTICS_PREFIX: Final = "statistics."
 _SLICE_ELEMENTS: Final = 2**16
 
 
@@ -152,17 +151,13 @@ def _checked_manifest(text: str, expected: ExpectedUpdate) -> UpdateManifest:
 
 def _checked_square_sum(file: BinaryIO, header: TensorHeader, name: str, task: RoundTask) -> float:
     """Return the sum of the squares of one tensor's elements, all of them checked."""
-    bound = MAX_ABS[task] if _is_touched(name, task) else 0.0
+    bound = MAX_ABS[task] if task.touches(name) else 0.0
     total = 0.0
     for largest, square_sum in _magnitudes(file, header, name):
         if largest > bound:
             raise _out_of(bound, largest, name, task)
         total += square_sum
     return total
-
-
-def _is_touched(name: str, task: RoundTask) -> bool:
-    return name.startswith(_STATISTICS_PREFIX) == (task is RoundTask.STATISTICS)
 
 
 def _magnitudes(file: BinaryIO, header: TensorHeader, name: str) -> Iterator[tuple[float, float]]:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -24,8 +25,9 @@ from pfedbayespt.server.federations import repository as federations
 from pfedbayespt.server.rounds import progress, schedule
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.rounds.models import RoundRecord
-from pfedbayespt.server.rounds.progress import AggregationPlan
-from pfedbayespt.server.worker.aggregation import AggregationError, WeightedUpdate, aggregate
+from pfedbayespt.server.rounds.progress import Aggregate, AggregationPlan
+from pfedbayespt.server.worker.aggregation import AggregationError, ServerStep, WeightedUpdate, aggregate
+from pfedbayespt.server.worker.optimisers import optimiser_of
 
 ACTOR = "worker"
 _log = structlog.get_logger(__name__)
@@ -117,27 +119,41 @@ def _aggregate(context: Context, plan: AggregationPlan) -> None:
             progress.drop_damaged(tx, _locked(tx, plan.round_id), plan, damaged)
         return
     try:
-        digest, size_bytes = _write_aggregate(context, plan)
+        result = _write_aggregate(context, plan)
     except (AggregationError, TensorFileError) as error:
         with context.database.write(ACTOR) as tx:
             progress.give_up(tx, _locked(tx, plan.round_id), plan, str(error))
         return
     failpoint("aggregate.after_put")
     with context.database.write(ACTOR) as tx:
-        progress.complete(tx, _locked(tx, plan.round_id), plan, digest, size_bytes)
+        progress.complete(tx, _locked(tx, plan.round_id), plan, result)
     failpoint("publish.after_commit")
 
 
-def _write_aggregate(context: Context, plan: AggregationPlan) -> tuple[str, int]:
+def _write_aggregate(context: Context, plan: AggregationPlan) -> Aggregate:
     with ExitStack() as files, context.blobs.create() as output:
         base = files.enter_context(context.blobs.open(plan.base_digest, verify=True))
         updates = [
-            WeightedUpdate(part.digest, files.enter_context(context.blobs.open(part.digest)), part.weight)
+            WeightedUpdate(part.digest, partial(context.blobs.open, part.digest), part.weight)
             for part in plan.inputs
         ]
-        aggregate(base, updates, plan.manifest, output)
+        step = _server_step(context, plan, files)
+        aggregate(base, updates, plan.manifest, output, step=step)
+        if step is not None:
+            context.blobs.put(step.output)
         context.blobs.put(output)
-        return output.digest, output.size_bytes
+        return Aggregate(output.digest, output.size_bytes, step.output.digest if step else None)
+
+
+def _server_step(context: Context, plan: AggregationPlan, files: ExitStack) -> ServerStep | None:
+    optimiser = optimiser_of(plan.rule)
+    if optimiser is None:
+        return None
+    previous, digest = None, plan.previous_state_digest
+    if digest is not None:
+        previous = files.enter_context(context.blobs.open(digest, verify=True))
+    output = files.enter_context(context.blobs.create())
+    return ServerStep(optimiser, previous, plan.state_manifest, output)
 
 
 def _is_sound(context: Context, digest: str) -> bool:
