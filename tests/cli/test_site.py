@@ -143,6 +143,24 @@ def test_a_file_that_is_no_image_is_refused(run: Run, enrolled: Path, images: Pa
     assert "error: " in result.output
 
 
+def test_several_directories_are_taken_up_in_turn_and_share_what_was_encoded(
+    run: Run, coordinator: Coordinator, tmp_path: Path, images: Path
+) -> None:
+    states = []
+    for federation in ("shapes", "shapes-again"):
+        coordinator.found(federation, num_rounds=1, min_sites_to_start=1, quorum=1)
+        states.append(tmp_path / federation)
+        coordinator.enrol(states[-1], "clinic-a", federation)
+    store = tmp_path / "contexts"
+    done = run("site", "run", *states, "--train", images / "train", "--store", store)
+    assert done.exit_code == 0, done.output
+    first, second = (f"contributed to 2 rounds of {name}" for name in ("shapes\n", "shapes-again\n"))
+    assert done.output.index(first) < done.output.index(second)
+    # One chunk of training images and one of held-out ones, encoded for the first and found by the second.
+    assert len(list(store.rglob("*.safetensors"))) == 2
+    assert not (states[0] / "contexts").exists()
+
+
 def test_an_interrupted_process_ends_in_order_and_can_go_on(
     run: Run, coordinator: Coordinator, tmp_path: Path, images: Path
 ) -> None:

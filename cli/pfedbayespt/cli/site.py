@@ -1,6 +1,7 @@
 """`pfedbayespt site`: an organisation's part in a federation, beside its images."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,7 +102,14 @@ def check(
 
 @app.command()
 def run(
-    directory: Directory,
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The site's state directory; of several, each is taken up when the one before is complete.",
+            metavar="DIRECTORY...",
+            file_okay=False,
+        ),
+    ],
     train: Train,
     *,
     held_out: HeldOut = None,
@@ -132,23 +140,24 @@ def run(
     from pfedbayespt.client import Site
     from pfedbayespt.client.reporters import reporting
 
-    site = Site.resume(directory, backbone=backbone)
-    _stop_on_signals(site)
-    with reporting(Console(stderr=True)) as observer:
-        progress = site.run(
-            train,
-            held_out,
-            on_event=observer,
-            skip_unreadable=skip_unreadable,
-            require_all_classes=require_all_classes,
-            max_cache_bytes=int(cache_gib * 2**30),
-            max_store_bytes=int(store_gib * 2**30),
-            store_directory=store,
-            patience_seconds=patience_minutes * 60,
+    sites = [Site.resume(directory, backbone=backbone) for directory in directories]
+    _stop_on_signals(sites)
+    for site in sites:
+        with reporting(Console(stderr=True)) as observer:
+            progress = site.run(
+                train,
+                held_out,
+                on_event=observer,
+                skip_unreadable=skip_unreadable,
+                require_all_classes=require_all_classes,
+                max_cache_bytes=int(cache_gib * 2**30),
+                max_store_bytes=int(store_gib * 2**30),
+                store_directory=store,
+                patience_seconds=patience_minutes * 60,
+            )
+        typer.echo(
+            f"site {site.name} has contributed to {progress.rounds_contributed} rounds of {site.federation}"
         )
-    typer.echo(
-        f"site {site.name} has contributed to {progress.rounds_contributed} rounds of {site.federation}"
-    )
 
 
 @app.command()
@@ -233,13 +242,14 @@ def leave(
     typer.echo(f"removed. Ask the admin of {enrolment.federation} to revoke {enrolment.site_id}.")
 
 
-def _stop_on_signals(site: "Site") -> None:
+def _stop_on_signals(sites: "Sequence[Site]") -> None:
     """Let the first interruption end the work in order; a second one ends it at once, which is safe too."""
 
     def stop(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         typer.echo("stopping at the next opportunity; interrupt again to stop at once", err=True)
-        site.stop()
+        for site in sites:
+            site.stop()
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)

@@ -14,7 +14,6 @@ from pathlib import Path
 import timm
 import torch
 from rich.console import Console
-from rich.live import Live
 from stamina import instrumentation
 
 from pfedbayespt.cli.founding import found
@@ -22,8 +21,8 @@ from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.demo import screen
 from pfedbayespt.demo.facts import Answers, Curves, Facts
 from pfedbayespt.demo.gather import ask, curves_of, versions_in_order
-from pfedbayespt.demo.memberships import Membership, memberships, run_sites
-from pfedbayespt.demo.processes import Coordinator, running_coordinator
+from pfedbayespt.demo.memberships import running_sites
+from pfedbayespt.demo.processes import Coordinator, Process, running_coordinator
 from pfedbayespt.demo.report import render, results, standings
 from pfedbayespt.demo.scenario import (
     FULL,
@@ -41,6 +40,8 @@ from pfedbayespt.protocol import digest_of_bytes
 
 METHOD, SHARED_PROMPT, ALONE = "ideograms", "ideograms-shared-prompt", "alone-"
 """Names of the federations: the method, its rival with one prompt for all, and one per site on its own."""
+
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,23 +115,45 @@ def _run_federations(
     found_here(SHARED_PROMPT, terms(family="shared"))
     for site_name in folders:
         found_here(ALONE + site_name, terms(num_sites=1))
-    alone = chain(*(memberships(ALONE + name, {name: path}) for name, path in folders.items()))
-    for title, members in (
-        ("together: pFedBayesPT", memberships(METHOD, folders)),
-        ("together: one shared prompt", memberships(SHARED_PROMPT, folders)),
-        ("each site alone", list(alone)),
-    ):
-        console.rule(title)
-        with screen.live(console) as display:
-            show = partial(_show_progress, display, client, members, options.scale.num_rounds)
-            run_sites(coordinator, client, members, options.weights, show)
+    with running_sites(
+        coordinator,
+        client,
+        folders,
+        {name: (METHOD, SHARED_PROMPT, ALONE + name) for name in folders},
+        options.weights,
+    ) as sites:
+        for title, federations in (
+            ("together: pFedBayesPT", [METHOD]),
+            ("together: one shared prompt", [SHARED_PROMPT]),
+            ("each site alone", [ALONE + name for name in folders]),
+        ):
+            console.rule(title)
+            _watch(console, client, federations, sites, options.scale.num_rounds)
+        while [site for site in sites if site.is_running()]:
+            time.sleep(_POLL_SECONDS)
 
 
-def _show_progress(
-    display: Live, client: CoordinatorClient, members: Sequence[Membership], num_rounds: int
+def _watch(
+    console: Console,
+    client: CoordinatorClient,
+    federations: Sequence[str],
+    sites: Sequence[Process],
+    num_rounds: int,
 ) -> None:
-    federations = list(dict.fromkeys(member.federation for member in members))
-    display.update(screen.progress_of(client, federations, num_rounds))
+    """Show the federations' progress until all of them are complete.
+
+    Raises:
+        ProcessFailedError: a site ended with an error.
+    """
+    with screen.live(console) as display:
+        is_complete = False
+        while not is_complete:
+            time.sleep(_POLL_SECONDS)
+            for site in sites:
+                site.is_running()
+            seen = [screen.look(client, name, num_rounds) for name in federations]
+            display.update(screen.progress_table(seen))
+            is_complete = all(one.is_complete for one in seen)
 
 
 def _gather(

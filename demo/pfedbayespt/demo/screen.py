@@ -1,6 +1,7 @@
 """What the demo shows while it runs and when it is done."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -11,21 +12,58 @@ from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.demo.facts import Answer
 from pfedbayespt.demo.gather import curves_of
 from pfedbayespt.demo.report import Standing
-from pfedbayespt.protocol import FederationStatus, RoundStatus, RoundTask
+from pfedbayespt.protocol import RoundStatus, RoundTask
 
 _BAR = 24
 
 
-def progress_of(client: CoordinatorClient, federations: Sequence[str], num_rounds: int) -> RenderableType:
-    """Return a table of the federations' live rounds and their sites' latest accuracies."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a federation has come.
+
+    Attributes:
+        published: training rounds that have published a version.
+        state: of its last round.
+        accuracy: each site's last one on its held-out images.
+    """
+
+    federation: str
+    published: int
+    planned: int
+    state: str
+    accuracy: Mapping[str, float]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all planned rounds have published."""
+        return self.published >= self.planned
+
+
+def look(client: CoordinatorClient, federation: str, num_rounds: int) -> Progress:
+    """Ask the coordinator how far a federation has come."""
+    rounds = list(client.rounds.list(federation))
+    return Progress(
+        federation,
+        published=sum(
+            row.task is RoundTask.TRAINING and row.status is RoundStatus.PUBLISHED for row in rounds
+        ),
+        planned=num_rounds,
+        state=rounds[0].status if rounds else "waiting for its sites",
+        accuracy={site: row[-1][1] for site, row in curves_of(client, federation, "accuracy").items()},
+    )
+
+
+def progress_table(federations: Iterable[Progress]) -> RenderableType:
+    """Return a table of how far federations have come."""
     table = Table("federation", "round", "state", "accuracy on each site's held-out images", expand=True)
-    for name in federations:
-        rounds = [row for row in client.rounds.list(name) if row.status is not RoundStatus.ABANDONED]
-        training = [row for row in rounds if row.task is RoundTask.TRAINING]
-        state = rounds[0].status if rounds else FederationStatus.ACTIVE
-        curves = curves_of(client, name, "accuracy")
-        latest = "  ".join(f"{site} {100 * curve[-1][1]:.0f} %" for site, curve in sorted(curves.items()))
-        table.add_row(name, f"{len(training)}/{num_rounds}", str(state), latest or "gathering statistics")
+    for row in federations:
+        latest = "  ".join(f"{site} {100 * value:.0f} %" for site, value in sorted(row.accuracy.items()))
+        table.add_row(
+            row.federation,
+            f"{row.published}/{row.planned}",
+            row.state,
+            latest or "gathering statistics",
+        )
     return table
 
 
