@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench-method demo backbone test check format lint types imports clean
+.PHONY: help setup bench-method bench-training demo backbone test check format lint types imports clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ $(BENCH_CACHE)/data/letters-a.npz: | backbone
 bench-method: $(BENCH_CACHE)/data/letters-a.npz ## Compare the method with its rivals (QUICK=1: one seed, few rounds)
 	$(BIN)/python benchmarks/method/run.py --data $< --weights $(BENCH_WEIGHTS) --cache $(BENCH_CACHE)/contexts \
 		--out $(BENCH_CACHE)/$(if $(QUICK),quick $(BENCH_QUICK),results)
+
+bench-training: $(VENV)/.ready ## What a training step costs, by where prompts act (QUICK=1: a tiny transformer)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training/training_cost.py $(if $(QUICK),--quick)
 
 test: backbone ## Run the tests
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
