@@ -2,7 +2,7 @@
 
 Rules:
 1. A round's randomness comes from the federation's seed, the round and the site's name alone, so a site that was
-   killed while it trained does the same again.
+   killed while it trained goes on, or does the same again, and submits the same bytes.
 2. An update holds a delta of everything shared: of the statistics in the statistics round, of what was trained in a
    training round, and zeros for the rest.
 3. Where the shared head is trained free of class priors (`label_shift`), the site's own prior is put back for its
@@ -10,15 +10,18 @@ Rules:
 """
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from pfedbayespt.client.contexts import ImageContexts
 from pfedbayespt.client.errors import TrainingError
 from pfedbayespt.client.federation_model import FederationModel
-from pfedbayespt.client.work import LocalUpdate, OnEpoch
+from pfedbayespt.client.work import Checkpoint, LocalUpdate, OnEpoch
+from pfedbayespt.model.checkpoint import CheckpointError
 from pfedbayespt.model.config import HeadConfig, TrainingConfig
 from pfedbayespt.model.parameters import difference
 from pfedbayespt.model.readout import log_class_prior
@@ -26,6 +29,8 @@ from pfedbayespt.model.sources import gather_statistics
 from pfedbayespt.model.training import RoundMetrics, TrainingDivergedError, train_round
 from pfedbayespt.protocol import Evaluation
 from pfedbayespt.protocol.tensors import FloatArray
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,20 +60,44 @@ class Learner:
         }
         return LocalUpdate(difference(after, before), len(self.training), {}, None)
 
-    def train(self, base: bytes, personal: bytes | None, round_number: int, on_epoch: OnEpoch) -> LocalUpdate:
-        """Tune the parameters for one round.
+    def train(
+        self,
+        base: bytes,
+        personal: bytes | None,
+        round_number: int,
+        on_epoch: OnEpoch,
+        checkpoint: Checkpoint,
+    ) -> LocalUpdate:
+        """Tune the parameters for one round, from where `checkpoint` says it is.
 
         Raises:
             TrainingError: the loss is no longer a finite number.
         """
         before = self.model.take(base, personal)
+        train = partial(self._train, round_number, on_epoch, checkpoint.write)
+        try:
+            metrics = train(checkpoint.read())
+        except CheckpointError as error:
+            logger.warning("the round is trained from its beginning: %s", error)
+            self.model.take(base, personal)
+            metrics = train(None)
+        delta = difference(self.model.shared(), before)
+        return LocalUpdate(delta, len(self.training), metrics.to_metrics(), self.model.personal_file())
+
+    def _train(
+        self,
+        round_number: int,
+        on_epoch: OnEpoch,
+        on_checkpoint: Callable[[bytes], None],
+        checkpoint: bytes | None,
+    ) -> RoundMetrics:
         config = TrainingConfig.from_specification(self.model.specification.model_dump(mode="json"))
 
         def after_epoch(epoch: int, metrics: RoundMetrics) -> None:
             on_epoch(epoch, config.local_epochs, metrics.to_metrics())
 
         try:
-            metrics = train_round(
+            return train_round(
                 self.model.classifier,
                 self.training,
                 config,
@@ -76,11 +105,11 @@ class Learner:
                 num_rounds=self.model.specification.rounds.num_rounds,
                 seed=_seed_of(self.site_name),
                 on_epoch=after_epoch,
+                checkpoint=checkpoint,
+                on_checkpoint=on_checkpoint,
             )
         except TrainingDivergedError as error:
             raise TrainingError(str(error)) from error
-        delta = difference(self.model.shared(), before)
-        return LocalUpdate(delta, len(self.training), metrics.to_metrics(), self.model.personal_file())
 
     def evaluate(self, parameters: bytes, personal: bytes | None) -> Evaluation:
         """Try parameters on the held-out images."""

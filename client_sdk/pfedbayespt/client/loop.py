@@ -10,7 +10,8 @@ Rules:
 1. Before anything is done, the assignment must speak of the federation this site agreed to (promise P8).
 2. Nothing waits for ever: a coordinator that cannot be reached for `patience_seconds` ends the loop with its error.
 3. The end of an epoch asks the coordinator too: a sign of life, and the way to learn that the round is over.
-4. A request to stop takes effect at the next epoch or wait; unfinished training is thrown away.
+4. A request to stop takes effect at the next epoch or wait; a site that comes back in time goes on from there
+   (`checkpoints.py`).
 """
 
 import threading
@@ -21,6 +22,7 @@ from functools import partial
 
 from pfedbayespt.client import events
 from pfedbayespt.client.agreement import check_assignment, check_parameters
+from pfedbayespt.client.checkpoints import Checkpoints
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import (
     DigestMismatch,
@@ -87,6 +89,7 @@ class SiteLoop:
     def __post_init__(self) -> None:
         self._enrolment = self.state.enrolment
         self._outbox = Outbox(self.state.path)
+        self._checkpoints = Checkpoints(self.state.path)
         self._versions = VersionCache(self.state.path / "versions", self.client, self._enrolment.federation)
         self._failing_since: float | None = None
 
@@ -149,10 +152,12 @@ class SiteLoop:
         try:
             update = self._work(asked, base, assignment.retry_after_seconds)
         except _RoundEndedError:
+            self._checkpoints.discard()
             self.observer(events.RoundLeft(asked.round_number))
             return
         content = tensors.encode(update.delta, _manifest(asked, base, update))
         self._outbox.put(content, update.personal)
+        self._checkpoints.discard()
         submit_pending(self.client, self.state, self._outbox, self.observer)
 
     def _work(self, asked: Round, base: bytes, ask_every_seconds: float) -> LocalUpdate:
@@ -160,7 +165,8 @@ class SiteLoop:
             return self.model.gather_statistics(base)
         pulse = _Pulse(self.clock, ask_every_seconds)
         on_epoch = partial(self._after_epoch, asked, pulse)
-        return self.model.train(base, self.state.read_personal(), asked.round_number, on_epoch)
+        checkpoint = self._checkpoints.of_round(asked.round_id, digest_of_bytes(base))
+        return self.model.train(base, self.state.read_personal(), asked.round_number, on_epoch, checkpoint)
 
     def _after_epoch(
         self, asked: Round, pulse: "_Pulse", epoch: int, num_epochs: int, metrics: Mapping[str, float]

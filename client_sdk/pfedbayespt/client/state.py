@@ -6,6 +6,7 @@
     serving.json         the version that answered predictions last
     personal.safetensors parameters that never leave this machine
     contexts/            encoded images (see context_store.py)
+    training/            how far training has come in the live round (see checkpoints.py)
     outbox/              a finished update that is not yet acknowledged (see outbox.py)
     versions/            the model versions used last, named by digest
     lock                 held by the one process that runs the site
@@ -206,7 +207,11 @@ class StateDirectory:
 def write_whole(file: Path, content: bytes) -> None:
     """Replace `file` by `content` so that a kill leaves the old or the new one, and only its owner may read it."""
     beside = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.new")
-    write_through(beside, content)
+    try:
+        write_through(beside, content)
+    except OSError:  # a full disk, above all: leave it no fuller than before
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(file)
     flush_folder(file.parent)
 

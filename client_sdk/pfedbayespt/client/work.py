@@ -7,6 +7,17 @@ from typing import Protocol
 from pfedbayespt.protocol import Evaluation
 from pfedbayespt.protocol.tensors import FloatArray
 
+
+class Checkpoint(Protocol):
+    """Where the live round's training is kept between epochs; see `checkpoints.py`."""
+
+    def read(self) -> bytes | None:
+        """Return what was kept last; None: nothing was."""
+
+    def write(self, content: bytes) -> None:
+        """Keep `content` in place of what was kept before."""
+
+
 OnEpoch = Callable[[int, int, Mapping[str, float]], None]
 """Called after each local epoch with its number (from 1), how many there are, and its mean metrics."""
 
@@ -34,8 +45,15 @@ class LocalModel(Protocol):
     def gather_statistics(self, base: bytes) -> LocalUpdate:
         """Work out the moments of the training images' features."""
 
-    def train(self, base: bytes, personal: bytes | None, round_number: int, on_epoch: OnEpoch) -> LocalUpdate:
-        """Tune the parameters for one round; what `on_epoch` raises ends the work."""
+    def train(
+        self,
+        base: bytes,
+        personal: bytes | None,
+        round_number: int,
+        on_epoch: OnEpoch,
+        checkpoint: Checkpoint,
+    ) -> LocalUpdate:
+        """Tune the parameters for one round, from `checkpoint` on; what `on_epoch` raises ends the work."""
 
     def evaluate(self, parameters: bytes, personal: bytes | None) -> Evaluation:
         """Try parameters on the held-out images."""

@@ -13,6 +13,7 @@ from pfedbayespt.model.backbone import (
     random_backbone,
     weights_digest,
 )
+from pfedbayespt.model.checkpoint import CheckpointError
 from pfedbayespt.model.classifier import PromptedClassifier, build_classifier
 from pfedbayespt.model.config import (
     BackboneConfig,
@@ -60,6 +61,7 @@ __all__ = [
     "BackboneConfig",
     "BackboneDigestError",
     "BackboneError",
+    "CheckpointError",
     "ConfigError",
     "Context",
     "ContextSource",

@@ -5,21 +5,24 @@
 
 Rules:
 1. Everything random (order, noise, dropout) comes from (the federation's seed, the round, the site's seed), so a
-   site that was killed redoes the same round to the same bytes. The optimiser starts afresh each round.
+   site that was killed redoes the same round to the same bytes, or goes on after its last epoch to these very
+   bytes (`checkpoint.py`). The optimiser starts afresh each round.
 2. The personal residual has its own loss, plain cross-entropy on top of the fixed shared logits, and its own
    gradient clip: it never changes what is shared.
 3. A step never waits for the accelerator; measures add up on the device and are read once per epoch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pfedbayespt.model.checkpoint import CheckpointError, capture, restore
 from pfedbayespt.model.classifier import PromptedClassifier
 from pfedbayespt.model.config import TrainingConfig
 from pfedbayespt.model.generator import dropout_mask
@@ -92,6 +95,11 @@ class State:
     prior_mean: Tensor
     log_prior: Tensor | None
 
+    @property
+    def generators(self) -> dict[str, torch.Generator]:
+        """All that is random, by name."""
+        return {"noise": self.noise, "order": self.order}
+
 
 def init(
     model: PromptedClassifier,
@@ -157,6 +165,8 @@ def train_round(
     num_rounds: int | None,
     seed: int,
     on_epoch: Callable[[int, RoundMetrics], None] | None = None,
+    checkpoint: bytes | None = None,
+    on_checkpoint: Callable[[bytes], None] | None = None,
 ) -> RoundMetrics:
     """Train `model` in place for one round and return the measures of its last epoch.
 
@@ -168,20 +178,39 @@ def train_round(
         num_rounds: how many of them it runs; None: nobody knows, so learning rates stay constant.
         seed: the site's own, 0 or more.
         on_epoch: called after each epoch with its number, from 1, and its measures.
+        checkpoint: of the same round on the same images, to go on from; None: start at the beginning.
+        on_checkpoint: given a checkpoint after each epoch, before `on_epoch` is called.
 
     Raises:
         ValueError: there are no images, or a label is not a class.
+        CheckpointError: `checkpoint` is of another training; the model is then of no use.
         TrainingDivergedError: the loss is no longer finite; the model is then of no use.
     """
     labels = _checked_labels(source, model.config.num_classes).to(model.device)
     state = init(model, labels, config, round_number=round_number, num_rounds=num_rounds, seed=seed)
-    for epoch in range(1, config.local_epochs + 1):
+    done = 0
+    if checkpoint is not None:
+        done, metrics = _resumed(model, state, checkpoint)
+        if metrics.num_examples != len(labels):
+            raise CheckpointError(f"it was trained on {metrics.num_examples} images, not on {len(labels)}")
+    for epoch in range(done + 1, config.local_epochs + 1):
         metrics = _run_epoch(model, state, source, labels)
         if not all(math.isfinite(value) for value in metrics.to_metrics().values()):
             raise TrainingDivergedError(epoch, metrics.to_metrics())
+        if on_checkpoint is not None:
+            progress = {"epoch": epoch, **asdict(metrics)}
+            on_checkpoint(capture(model, state.optimizer, state.generators, progress))
         if on_epoch is not None:
             on_epoch(epoch, metrics)
     return metrics
+
+
+def _resumed(model: PromptedClassifier, state: State, checkpoint: bytes) -> tuple[int, RoundMetrics]:
+    progress = restore(checkpoint, model, state.optimizer, state.generators)
+    try:
+        return int(progress.pop("epoch")), RoundMetrics(**progress)  # type: ignore[arg-type] # as JSON kept them
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the checkpoint does not say how far it is: {error}") from error
 
 
 def _run_epoch(
@@ -262,17 +291,37 @@ def learning_rate_share(config: TrainingConfig, round_number: int, num_rounds: i
     return 1 - (1 - config.final_learning_rate_ratio) * fallen
 
 
-def _optimizer(model: PromptedClassifier, config: TrainingConfig, share: float) -> torch.optim.Optimizer:
-    """AdamW; the prompt and its scale are held by the prior, not by decay towards zero."""
-    posterior = model.posterior
-    held = [parameter for parameter in (posterior.mean, posterior.log_scale) if parameter is not None]
-    others = [p for p in posterior.parameters() if all(p is not parameter for parameter in held)]
-    groups = [
-        {"params": list(model.readout.parameters()), "lr": share * config.head_learning_rate},
-        {"params": others, "lr": share * config.learning_rate},
-        {"params": held, "lr": share * config.learning_rate, "weight_decay": 0.0},
+def parameter_groups(
+    parameters: Mapping[str, Tensor], config: TrainingConfig, share: float
+) -> list[dict[str, Any]]:
+    """Return the optimiser's groups: the prompt and its scale are held by the prior, not by decay towards zero.
+
+    Args:
+        parameters: by their names in the classifier; the frozen trunk's are passed over.
+        config: the federation's training configuration.
+        share: of the learning rates, from `learning_rate_share`.
+    """
+    held = {"posterior.mean", "posterior.log_scale"}
+    posterior = {name: tensor for name, tensor in parameters.items() if name.startswith("posterior.")}
+    rate = share * config.learning_rate
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [tensor for name, tensor in parameters.items() if name.startswith("readout.")],
+            "lr": share * config.head_learning_rate,
+        },
+        {"params": [tensor for name, tensor in posterior.items() if name not in held], "lr": rate},
+        {
+            "params": [tensor for name, tensor in posterior.items() if name in held],
+            "lr": rate,
+            "weight_decay": 0.0,
+        },
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
+    return [group for group in groups if group["params"]]
+
+
+def _optimizer(model: PromptedClassifier, config: TrainingConfig, share: float) -> torch.optim.Optimizer:
+    groups = parameter_groups(dict(model.named_parameters()), config, share)
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
 def _clip(model: PromptedClassifier, max_norm: float) -> Tensor:
