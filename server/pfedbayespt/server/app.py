@@ -19,6 +19,7 @@ from pfedbayespt.server.predictions import endpoints as predictions
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import max_body_bytes
 from pfedbayespt.server.predictions.predictor import NoPredictor, Predictor
+from pfedbayespt.server.predictions.preloading import Preloader
 from pfedbayespt.server.request_log import RequestLogMiddleware
 from pfedbayespt.server.rounds import endpoints as rounds
 from pfedbayespt.server.settings import ServerRole, Settings
@@ -55,19 +56,20 @@ def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
     database = Database(settings.effective_database_url, clock)
     blobs = FolderBlobStore(settings.data_dir)
     context = Context(settings, database, blobs)
+    predictor = _predictor(context)
     app = FastAPI(
         title="pFedBayesPT coordinator",
         version="1",
         description=_DESCRIPTION,
         openapi_tags=openapi.TAGS,
-        lifespan=_lifespan(context, blobs),
+        lifespan=_lifespan(context, blobs, predictor),
         openapi_url="/openapi.json" if settings.public_docs else None,
         separate_input_output_schemas=False,
     )
     app.state.context = context
     app.state.predictions = predictions.Predictions(
-        _predictor(context),
-        Admission(settings.max_running_predictions, settings.max_waiting_predictions),
+        predictor,
+        _admission(settings),
         settings.max_image_bytes,
     )
     routers = _routers(settings)
@@ -100,6 +102,15 @@ def _predictor(context: Context) -> Predictor:
     return make_predictor(context.blobs, settings.effective_backbone_cache_dir)
 
 
+def _admission(settings: Settings) -> Admission:
+    return Admission(
+        settings.max_running_predictions,
+        settings.max_waiting_predictions,
+        queue_seconds=settings.prediction_queue_seconds,
+        compute_seconds=settings.prediction_compute_seconds,
+    )
+
+
 def _limit_bodies(app: FastAPI, settings: Settings) -> None:
     def limit(max_bytes: int) -> BodyLimit:
         return BodyLimit(max_bytes, settings.body_deadline_seconds)
@@ -116,12 +127,13 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
 
 
 def _lifespan(
-    context: Context, blobs: FolderBlobStore
+    context: Context, blobs: FolderBlobStore, predictor: Predictor
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             _start(context, blobs, stack)
+            _preload(context, predictor, stack)
             yield
 
     return lifespan
@@ -139,3 +151,12 @@ def _start(context: Context, blobs: FolderBlobStore, stack: AsyncExitStack) -> N
         worker = Worker(context, settings.worker_interval_seconds)
         worker.start()
         stack.callback(worker.stop)
+
+
+def _preload(context: Context, predictor: Predictor, stack: AsyncExitStack) -> None:
+    if ServerRole.INFERENCE not in context.settings.roles:
+        context.is_warm.set()
+        return
+    preloader = Preloader(context, predictor, context.settings.preload_interval_seconds)
+    preloader.start()
+    stack.callback(preloader.stop)

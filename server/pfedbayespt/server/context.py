@@ -19,6 +19,7 @@ class Context:
     database: Database
     blobs: BlobStore
     work: threading.Event = field(default_factory=threading.Event)  # set: something may be due now
+    is_warm: threading.Event = field(default_factory=threading.Event)  # set: what serves here is loaded
 
 
 def _context_of(request: Request) -> Context:

@@ -2,14 +2,15 @@
 
     CoordinatorError
     ├── InvalidRequest            ├── RoundClosed              ├── BodyTimeout
-    ├── AuthenticationRequired    ├── NotInCohort              ├── UnsupportedMediaType
-    ├── PermissionDenied          ├── UpdateConflict           ├── ImageRejected
-    ├── NotFound                  ├── UpdateRejected           ├── NoServingVersion
-    ├── MethodNotAllowed          ├── ParametersRejected       ├── InferenceUnavailable
-    ├── AlreadyExists             ├── DigestMismatch           ├── Overloaded
-    ├── EnrolmentTokenRefused     ├── EvaluationConflict       ├── StorageExhausted
-    └── TransitionNotAllowed      ├── BodyTooLarge             └── InternalError
-        └── LostRace
+    ├── AuthenticationRequired    ├── NoOpenRound              ├── UnsupportedMediaType
+    ├── PermissionDenied          ├── UpdateTooStale           ├── ImageRejected
+    ├── NotFound                  ├── NotInCohort              ├── NoServingVersion
+    ├── MethodNotAllowed          ├── UpdateConflict           ├── InferenceUnavailable
+    ├── AlreadyExists             ├── UpdateRejected           ├── Overloaded
+    ├── EnrolmentTokenRefused     ├── ParametersRejected       ├── StorageExhausted
+    └── TransitionNotAllowed      ├── DigestMismatch           └── InternalError
+        └── LostRace              ├── EvaluationConflict
+                                  ├── BodyTooLarge
 
 Domain code raises these and never an HTTP exception; `problems.py` renders them. `detail` tells the caller what was
 wrong and what is allowed, and never holds a secret; `extensions` are further members of the problem document.
@@ -91,6 +92,18 @@ class RoundClosed(CoordinatorError):
     problem = ProblemType.ROUND_CLOSED
 
 
+class NoOpenRound(CoordinatorError):
+    """The update is late, and the round in which it counts is not open yet."""
+
+    problem = ProblemType.NO_OPEN_ROUND
+
+
+class UpdateTooStale(CoordinatorError):
+    """The update starts from a version too many versions ago, or from one that was rolled back."""
+
+    problem = ProblemType.UPDATE_TOO_STALE
+
+
 class NotInCohort(CoordinatorError):
     """The site is not asked in this round."""
 
@@ -168,9 +181,13 @@ class InferenceUnavailable(CoordinatorError):
 
 
 class Overloaded(CoordinatorError):
-    """The service has more work than it can take; trying again later is right."""
+    """The service has more work than it can take; trying again `retry_after_seconds` later is right."""
 
     problem = ProblemType.OVERLOADED
+
+    def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class StorageExhausted(CoordinatorError):

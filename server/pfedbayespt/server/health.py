@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from pfedbayespt.protocol import Message, ProblemType
 from pfedbayespt.server.auth import EVERYBODY
 from pfedbayespt.server.context import ContextDep
+from pfedbayespt.server.errors import Overloaded
 from pfedbayespt.server.openapi import documented
 
 router = APIRouter(tags=["health"], dependencies=[EVERYBODY])
@@ -30,7 +31,9 @@ def read_liveness(context: ContextDep) -> Health:
     **documented("Can it serve", ProblemType.OVERLOADED, example=Health(), guarded=False),
 )
 def read_readiness(context: ContextDep) -> Health:
-    """Answer once the database does and the storage is sound."""
+    """Answer once the database does, the storage is sound and what serves is loaded; a swap changes nothing."""
     context.database.ping()
     context.blobs.ping()
+    if not context.is_warm.is_set():
+        raise Overloaded("the versions that serve are still being loaded")
     return Health()

@@ -116,6 +116,14 @@ class Bundle:
         watch.lap("sample")
         return Answer(prediction, watch.seconds)
 
+    def warm_up(self) -> None:
+        """Compute an answer that nobody asked for."""
+        side = self.config.image_size_pixels
+        context = self.classifier.encode(torch.zeros(1, 3, side, side, device=self.classifier.device))
+        predict_with_model(
+            self.classifier, context, draw_noise([0], 2, self.classifier.posterior.noise_width)
+        )
+
     def _pixels(self, image: bytes) -> torch.Tensor:
         try:
             return prepare(read_image(image), self.config)[None].to(self.classifier.device)
@@ -164,6 +172,11 @@ class BundlePredictor:
 
     def check_available(self) -> None:
         """Return: predictions are computed here."""
+
+    def prepare(self, version: ServableVersion) -> None:
+        """Load the version and answer once with it, as a first answer takes longer than the others."""
+        if version.digest not in self._bundles:
+            self._bundle(version).warm_up()
 
     def predict(self, version: ServableVersion, request: PredictionRequest) -> Answer:
         """Answer with `version`, or with the one that served before; see `Predictor`."""

@@ -25,7 +25,7 @@ from pfedbayespt.server.errors import (
     StorageExhausted,
 )
 
-RETRY_AFTER_SECONDS: Final = 1
+_UNAVAILABLE_RETRY_SECONDS: Final = 10  # a backbone or a role that is missing comes with an operator
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
 _POSTGRESQL_DISK_FULL: Final = "53100"
 _MAX_FAULTS: Final = 20
@@ -105,7 +105,9 @@ def _headers_of(error: CoordinatorError) -> dict[str, str]:
     if error.problem.status == 401:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, Overloaded):
-        return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return {"Retry-After": str(error.retry_after_seconds)}
+    if error.problem.status == 503:
+        return {"Retry-After": str(_UNAVAILABLE_RETRY_SECONDS)}
     return {}
 
 

@@ -73,6 +73,15 @@ class Settings(BaseSettings):
     max_waiting_predictions: Annotated[int, Field(ge=0)] = Field(
         default=32, description="Predictions that may wait for that; further ones are refused as overload."
     )
+    prediction_queue_seconds: PositiveFloat = Field(
+        default=10.0, description="A prediction whose turn has not come after this is refused as overload."
+    )
+    prediction_compute_seconds: PositiveFloat = Field(
+        default=60.0, description="A prediction that computes for longer than this is refused as overload."
+    )
+    preload_interval_seconds: PositiveFloat = Field(
+        default=1.0, description="Inference looks this often for versions to load before they are asked for."
+    )
     backbone_cache_dir: Path | None = Field(
         default=None, description="Where inference finds backbones; None: the user's cache folder."
     )

@@ -1,11 +1,12 @@
 """The HTTP operation of predictions."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import (
@@ -22,7 +23,8 @@ from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions import service
-from pfedbayespt.server.predictions.admission import Admission
+from pfedbayespt.server.predictions.admission import Admission, Ticket
+from pfedbayespt.server.predictions.admission import Caller as Waiting
 from pfedbayespt.server.predictions.forms import FORM_TYPE, IMAGE_PART, IMAGE_TYPES, JSON_TYPE, read_request
 from pfedbayespt.server.predictions.predictor import Answer, Predictor
 
@@ -80,6 +82,15 @@ def _predictions_of(request: Request) -> Predictions:
 
 
 PredictionsDep = Annotated[Predictions, Depends(_predictions_of)]
+TimeoutHeader = Annotated[
+    float | None,
+    Header(
+        alias="X-Timeout-Seconds",
+        gt=0,
+        le=3600,
+        description="How long the caller waits for the answer: afterwards nothing is computed for it any more.",
+    ),
+]
 
 
 @router.post(
@@ -106,6 +117,7 @@ async def predict(
     predictions: PredictionsDep,
     caller: Member,
     options: Annotated[PredictionOptions, Query()],
+    timeout: TimeoutHeader = None,
 ) -> Response:
     """Classify one image with the version that serves, or with the one asked for.
 
@@ -113,16 +125,18 @@ async def predict(
     same bytes; how long its steps took is in the header `Server-Timing`, in milliseconds. Images are neither kept
     nor logged.
     """
+    begun = time.monotonic()
     with predictions.admission.admitted():
         await run_in_threadpool(_check_answerable, context, predictions.predictor, caller, name)
         asked = await read_request(request, options, predictions.max_image_bytes)
-        answer = await predictions.admission.run(
-            partial(_answer, context, predictions.predictor, caller, name, asked)
+        done = await predictions.admission.run(
+            partial(_answer, context, predictions.predictor, caller, name, asked),
+            _waiting(request, timeout, begun),
         )
     return Response(
-        answer.prediction.model_dump_json(),
+        done.result.prediction.model_dump_json(),
         media_type=JSON_TYPE,
-        headers={"Server-Timing": _server_timing(answer.seconds)},
+        headers={"Server-Timing": _server_timing({"queue": done.queue_seconds, **done.result.seconds})},
     )
 
 
@@ -133,8 +147,23 @@ def _check_answerable(context: Context, predictor: Predictor, caller: Caller, na
     predictor.check_available()
 
 
+def _waiting(request: Request, timeout: float | None, begun: float) -> Waiting:
+    patience = None if timeout is None else timeout - (time.monotonic() - begun)
+    return Waiting(partial(_until_gone, request), patience)
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _answer(
-    context: Context, predictor: Predictor, caller: Caller, name: str, asked: PredictionRequest
+    context: Context,
+    predictor: Predictor,
+    caller: Caller,
+    name: str,
+    asked: PredictionRequest,
+    ticket: Ticket,  # noqa: ARG001 - one image is one step
 ) -> Answer:
     with context.database.read() as tx:
         version = service.version_to_answer(tx, caller, name, asked.model_version)

@@ -36,6 +36,13 @@ class Predictor(Protocol):
     def check_available(self) -> None:
         """Return if predictions can be asked for; InferenceUnavailable if none are computed here."""
 
+    def prepare(self, version: ServableVersion) -> None:
+        """Load what `version` needs, so that the first request for it does not have to.
+
+        Raises:
+            InferenceUnavailable: the version or its backbone cannot be loaded.
+        """
+
     def predict(self, version: ServableVersion, request: PredictionRequest) -> Answer:
         """Return the answer of one complete, verified version, which it names.
 
@@ -56,6 +63,9 @@ class NoPredictor:
         raise InferenceUnavailable(
             "this process does not run inference; ask one whose roles include `inference`"
         )
+
+    def prepare(self, version: ServableVersion) -> None:
+        """Load nothing."""
 
     def predict(self, version: ServableVersion, request: PredictionRequest) -> NoReturn:  # noqa: ARG002
         """Say that nothing is computed here."""

@@ -17,7 +17,11 @@ def version_to_answer(tx: Transaction, caller: Caller, name: str, number: int | 
         NoServingVersion: none serves yet.
     """
     federation = visible_federation(tx, caller, name)
-    version = _find(tx, federation, number)
+    return servable(federation, _find(tx, federation, number))
+
+
+def servable(federation: FederationRecord, version: ModelVersionRecord) -> ServableVersion:
+    """Return what must be known of a version to answer with it."""
     return ServableVersion(
         federation=federation.name,
         specification=federation.agreed,
