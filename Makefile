@@ -39,8 +39,10 @@ bench-method: $(BENCH_CACHE)/data/letters-a.npz ## Compare the method with its r
 bench-training: $(VENV)/.ready ## What a training step costs, by where prompts act (QUICK=1: a tiny transformer)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training/training_cost.py $(if $(QUICK),--quick)
 
-test: backbone ## Run the tests
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+WORKERS ?= 2
+
+test: backbone ## Run the tests (WORKERS=2: that many at a time)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: format lint types imports test ## What CI runs
 

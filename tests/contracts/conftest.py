@@ -1,5 +1,6 @@
 """The same coordinator on a real SQLite file and on a real PostgreSQL, both built by the real migrations."""
 
+import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,7 @@ _numbers = count()
 def create_database(server_url: str, template: str | None = None) -> str:
     """Create a database on the server, empty or as a copy, and return its URL."""
     url = make_url(server_url).set(drivername="postgresql+psycopg")
-    name = f"test_{next(_numbers)}"
+    name = f"test_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}_{next(_numbers)}"
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name}"))
