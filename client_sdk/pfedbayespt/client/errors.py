@@ -9,7 +9,8 @@
     │   ├── MethodNotAllowed          ├── ParametersRejected      ├── NoServingVersion
     │   ├── AlreadyExists             ├── DigestMismatch          ├── InferenceUnavailable
     │   ├── EnrolmentTokenRefused     ├── EvaluationConflict      ├── Overloaded
-    │   ├── TransitionNotAllowed      ├── StorageExhausted        └── InternalError
+    │   ├── TransitionNotAllowed      ├── StorageExhausted        ├── InternalError
+    │   ├── NoOpenRound               └── UpdateTooStale
     ├── TransportError                no answer, or none that can be understood
     ├── IntegrityError                downloaded bytes are not the ones that were announced
     ├── SpecificationChangedError     the federation is not the one this site agreed to
@@ -103,6 +104,18 @@ class RoundClosed(ProblemError):
     """The round no longer takes updates."""
 
     problem_type = ProblemType.ROUND_CLOSED
+
+
+class NoOpenRound(ProblemError):
+    """The update is late, and the round in which it counts is not open yet: submit it again."""
+
+    problem_type = ProblemType.NO_OPEN_ROUND
+
+
+class UpdateTooStale(ProblemError):
+    """The update starts from a version too many versions ago, or from one that was rolled back."""
+
+    problem_type = ProblemType.UPDATE_TOO_STALE
 
 
 class NotInCohort(ProblemError):

@@ -13,6 +13,7 @@ from pfedbayespt.protocol._base import (
 from pfedbayespt.protocol.aggregation import AggregationSpecification, FedAdam, FedAvgM, FedYogi, WeightedMean
 from pfedbayespt.protocol.events import Event
 from pfedbayespt.protocol.federations import (
+    AsynchronousPolicy,
     BackboneSpecification,
     Federation,
     FederationCreate,
@@ -66,6 +67,7 @@ __all__ = [
     "AggregationInput",
     "AggregationSpecification",
     "Assignment",
+    "AsynchronousPolicy",
     "BackboneSpecification",
     "ClassProbability",
     "Digest",

@@ -101,6 +101,25 @@ class TrainingSpecification(Message):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
+class AsynchronousPolicy(Message):
+    """Rounds that wait for nobody (FedBuff: Nguyen et al., AISTATS 2022).
+
+    A training round is the filling of one buffer. It closes as soon as `buffer_size` updates are in, and the next
+    one opens once its version is published. A site that trained from an older version hands in what it has: the
+    update counts in the round that is open when it arrives. Its staleness is the number of versions between its
+    base version and that round's.
+    """
+
+    buffer_size: PositiveInt = Field(description="Accepted updates that close a round.")
+    max_staleness: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=10, description="An update that is staler than this is refused."
+    )
+    staleness_weight: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        default=0.5,
+        description="a: an update weighs (1 + staleness)^-a of its share (FedAsync: Xie et al., 2019).",
+    )
+
+
 class RoundPolicy(Message):
     """When a round starts, whom it asks, when it closes, and what may be published."""
 
@@ -113,7 +132,15 @@ class RoundPolicy(Message):
     quorum: PositiveInt = Field(default=2, description="Least accepted updates; fewer: round abandoned.")
     deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 3600.0
     evaluation_deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 900.0
-    late_policy: Literal["drop"] = "drop"
+    late_policy: Literal["drop", "next_round", "buffer"] = Field(
+        default="drop",
+        description="A training update that comes after its round has closed: `drop` refuses it, `next_round` "
+        "counts it in the round of the next number, `buffer` in whichever is open (asynchronous mode).",
+    )
+    asynchronous: AsynchronousPolicy | None = Field(
+        default=None,
+        description="Asynchronous mode, with `late_policy: buffer`; None: rounds wait for their cohort.",
+    )
     max_weight_ratio: Annotated[float, Field(ge=1.0)] = Field(
         default=3.0, description="An update weighs at most this multiple of the median num_examples."
     )
@@ -138,6 +165,20 @@ class RoundPolicy(Message):
             )
         if self.max_accuracy_drop is not None and not self.evaluate:
             raise ValueError("max_accuracy_drop needs evaluate: true, or there is nothing to compare")
+        return self
+
+    @model_validator(mode="after")
+    def _asynchronous_mode_is_whole(self) -> Self:
+        if (self.late_policy == "buffer") != (self.asynchronous is not None):
+            raise ValueError("late_policy: buffer and asynchronous go together: set both or neither")
+        if self.asynchronous is None:
+            return self
+        if self.asynchronous.buffer_size < self.quorum:
+            raise ValueError(
+                f"buffer_size {self.asynchronous.buffer_size} is below quorum {self.quorum}: no round could close"
+            )
+        if self.cohort_size is not None:
+            raise ValueError("cohort_size has no meaning in asynchronous mode, which asks every site")
         return self
 
 

@@ -44,7 +44,9 @@ class AggregationInput(Message):
     site_id: str
     digest: Digest
     num_examples: NumExamples
-    weight: float = Field(gt=0.0, le=1.0, description="Its share; the shares sum to one.")
+    weight: float = Field(
+        gt=0.0, le=1.0, description="Its share; the shares sum to one, less what staleness takes off."
+    )
 
 
 class Evaluation(Message):

@@ -35,6 +35,8 @@ class ProblemType(Enum):
     ENROLMENT_TOKEN_REFUSED = ProblemKind(403, "The enrolment token is unknown, used or expired")
     TRANSITION_NOT_ALLOWED = ProblemKind(409, "The object's state does not allow this")
     ROUND_CLOSED = ProblemKind(409, "The round no longer takes updates")
+    NO_OPEN_ROUND = ProblemKind(409, "The update is late, and the round in which it counts is not open yet")
+    UPDATE_TOO_STALE = ProblemKind(409, "The update's base version is too old to be built on")
     NOT_IN_COHORT = ProblemKind(403, "The site is not asked in this round")
     UPDATE_CONFLICT = ProblemKind(409, "The site has submitted another update in this round")
     UPDATE_REJECTED = ProblemKind(422, "The update fails a check and is quarantined")

@@ -37,6 +37,11 @@ class Receipt(Message):
     site_id: str
     digest: Digest
     size_bytes: int
+    staleness: int = Field(
+        default=0,
+        ge=0,
+        description="Versions between the update's base and that of the round in which it counts.",
+    )
     received_at: UtcTime
 
 
@@ -44,7 +49,9 @@ class Update(Message):
     """An update as an admin sees it."""
 
     update_id: str
-    round_id: str
+    round_id: str = Field(
+        description="The round in which it counts; `manifest.round_id` is the one it was made for."
+    )
     site_id: str
     status: UpdateStatus
     digest: Digest
@@ -53,5 +60,6 @@ class Update(Message):
     tensors: TensorSchema = Field(description="Empty: quarantined, and too broken to tell.")
     delta_norm: float | None = Field(description="Euclidean norm over all tensors.")
     verdict: str | None = Field(description="Why it was quarantined or discarded.")
+    staleness: int = Field(default=0, ge=0, description="As in its receipt.")
     weight: float | None = Field(description="Its share in the aggregate, once aggregated.")
     received_at: UtcTime

@@ -45,6 +45,16 @@ def next_number(tx: Transaction, federation_id: str) -> int:
     return (tx.session.scalars(query).one() or 0) + 1
 
 
+def distance(tx: Transaction, version: ModelVersionRecord, ancestor_id: str, limit: int) -> int | None:
+    """Return how many versions lie between one and its ancestor; None: more than `limit`, or it is no ancestor."""
+    here: ModelVersionRecord | None = version
+    for steps in range(limit + 1):
+        if here is None or here.id == ancestor_id:
+            return None if here is None else steps
+        here = tx.session.get(ModelVersionRecord, here.parent_id) if here.parent_id else None
+    return None
+
+
 def evaluation(tx: Transaction, version_id: str, site_id: str) -> EvaluationRecord | None:
     """Return a site's evaluation of a version, if it has reported one."""
     return tx.session.get(EvaluationRecord, (version_id, site_id))

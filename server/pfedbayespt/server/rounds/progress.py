@@ -32,6 +32,7 @@ from pfedbayespt.server.model_versions import service as version_service
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
 from pfedbayespt.server.rounds import lifecycle, repository, service
 from pfedbayespt.server.rounds.gate import reason_to_hold
+from pfedbayespt.server.rounds.lateness import discount
 from pfedbayespt.server.rounds.models import RoundInput, RoundRecord
 from pfedbayespt.server.rounds.weights import update_weights
 from pfedbayespt.server.updates import lifecycle as updates
@@ -185,7 +186,9 @@ def conclude_if_due(tx: Transaction, round_: RoundRecord) -> bool:
     Returns whether it was judged.
     """
     candidate = _candidate_of(round_)
-    asked = is_evaluated(round_) and repository.awaits_evaluations(tx, round_.id, candidate.id)
+    asked = is_evaluated(round_) and repository.awaits_evaluations(
+        tx, round_.id, candidate.id, of_contributors=asks_contributors(round_)
+    )
     if asked and not lifecycle.is_late(round_, tx.now):
         return False
     reason = _reason_to_hold(tx, round_, candidate)
@@ -204,6 +207,11 @@ def is_evaluated(round_: RoundRecord) -> bool:
     return round_.task == RoundTask.TRAINING and round_.federation.policy.evaluate
 
 
+def asks_contributors(round_: RoundRecord) -> bool:
+    """Whether only the sites behind the candidate evaluate it: in asynchronous mode the others are training."""
+    return round_.federation.policy.asynchronous is not None
+
+
 def _candidate_of(round_: RoundRecord) -> ModelVersionRecord:
     if round_.result is None:
         raise LookupError(f"round {round_.id} is evaluating nothing; `propose` comes with a candidate")
@@ -216,10 +224,15 @@ def _freeze_inputs(tx: Transaction, round_: RoundRecord) -> None:
     tx.session.flush()
     accepted = repository.accepted_updates(tx, round_.id)
     counts = [update.num_examples or 0 for update in accepted]
-    weights = update_weights(counts, _max_weight_ratio(round_))
+    shares = update_weights(counts, _max_weight_ratio(round_))
     tx.session.add_all(
-        RoundInput(round_id=round_.id, position=position, update_id=update.id, weight=weight)
-        for position, (update, weight) in enumerate(zip(accepted, weights, strict=True))
+        RoundInput(
+            round_id=round_.id,
+            position=position,
+            update_id=update.id,
+            weight=share * discount(round_, update.staleness),
+        )
+        for position, (update, share) in enumerate(zip(accepted, shares, strict=True))
     )
     tx.session.flush()
     tx.session.expire(round_, ["inputs"])

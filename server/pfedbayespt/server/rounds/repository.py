@@ -9,7 +9,7 @@ from sqlalchemy.orm import joinedload, selectinload
 from pfedbayespt.protocol import RoundStatus, SiteStatus, UpdateStatus
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.model_versions.models import EvaluationRecord
-from pfedbayespt.server.rounds.models import RoundRecord, RoundSite
+from pfedbayespt.server.rounds.models import RoundInput, RoundRecord, RoundSite
 from pfedbayespt.server.sites.models import SiteRecord
 from pfedbayespt.server.updates.models import UpdateRecord
 
@@ -90,12 +90,24 @@ def awaits_updates(tx: Transaction, round_id: str) -> bool:
     return tx.session.scalars(_active_cohort(round_id).where(~submitted).limit(1)).first() is not None
 
 
-def awaits_evaluations(tx: Transaction, round_id: str, version_id: str) -> bool:
-    """Whether an active site of the cohort has yet to evaluate the version."""
+def contributes(tx: Transaction, round_id: str, site_id: str) -> bool:
+    """Whether an update of the site is among the round's inputs."""
+    query = select(RoundInput.update_id).join(UpdateRecord, UpdateRecord.id == RoundInput.update_id)
+    query = query.where(RoundInput.round_id == round_id, UpdateRecord.site_id == site_id)
+    return tx.session.scalars(query).first() is not None
+
+
+def awaits_evaluations(tx: Transaction, round_id: str, version_id: str, *, of_contributors: bool) -> bool:
+    """Whether an active site of the cohort, or of those behind the version, has yet to evaluate it."""
     evaluated = exists().where(
         EvaluationRecord.version_id == version_id, EvaluationRecord.site_id == RoundSite.site_id
     )
-    return tx.session.scalars(_active_cohort(round_id).where(~evaluated).limit(1)).first() is not None
+    asked = _active_cohort(round_id).where(~evaluated)
+    if of_contributors:
+        asked = asked.join(UpdateRecord, UpdateRecord.site_id == RoundSite.site_id)
+        asked = asked.join(RoundInput, RoundInput.update_id == UpdateRecord.id)
+        asked = asked.where(RoundInput.round_id == round_id)
+    return tx.session.scalars(asked.limit(1)).first() is not None
 
 
 def update_counts(tx: Transaction, round_ids: Sequence[str]) -> dict[tuple[str, UpdateStatus], int]:

@@ -2,7 +2,7 @@
 
 The cohort: all active sites, or ceil(cohort_size * over_select_ratio) of them in the order of
 SHA-256(round id, site id), which is as good as a draw and can be repeated by anyone. A round closes early once
-cohort_size updates are accepted.
+cohort_size updates are accepted; in asynchronous mode, a training round once buffer_size are.
 """
 
 import hashlib
@@ -44,17 +44,17 @@ def start(tx: Transaction, federation: FederationRecord) -> RoundRecord:
     base = versions.serving(tx, federation.id)
     if base is None:
         raise TransitionNotAllowed(f"federation {federation.name!r} has no serving version to start from")
-    round_id, policy = new_id("rnd"), federation.policy
+    round_id, policy, task = new_id("rnd"), federation.policy, task_of_next(tx, federation)
     cohort = choose_cohort(round_id, sites, policy)
     round_ = RoundRecord(
         id=round_id,
         federation_id=federation.id,
         number=repository.next_number(tx, federation.id),
-        task=task_of_next(tx, federation),
+        task=task,
         status=lifecycle.LIFECYCLE.initial,
         base_version_id=base.id,
         quorum=policy.quorum,
-        target_updates=min(policy.cohort_size or len(cohort), len(cohort)),
+        target_updates=min(_wanted_updates(policy, task) or len(cohort), len(cohort)),
         started_at=tx.now,
         deadline_at=tx.now + timedelta(seconds=policy.deadline_seconds),
         cohort=[RoundSite(site_id=site_id) for site_id in cohort],
@@ -63,6 +63,13 @@ def start(tx: Transaction, federation: FederationRecord) -> RoundRecord:
     lifecycle.open_(tx, round_, timedelta(seconds=policy.deadline_seconds))
     failpoint("round.before_commit")
     return round_
+
+
+def _wanted_updates(policy: RoundPolicy, task: RoundTask) -> int | None:
+    """Return how many updates close a round; None: those of all its sites."""
+    if policy.asynchronous is not None and task == RoundTask.TRAINING:
+        return policy.asynchronous.buffer_size
+    return policy.cohort_size
 
 
 def choose_cohort(round_id: str, sites: Sequence[str], policy: RoundPolicy) -> list[str]:

@@ -1,7 +1,7 @@
 """What a site should do now.
 
 train      the live round collects, asks this site, and has no update of it
-evaluate   the live round's candidate awaits this site's evaluation
+evaluate   the live round's candidate awaits this site's evaluation (in asynchronous mode: and is also its work)
 finished   all the rounds that the federation set out to run are published, or it is archived
 wait       else
 """
@@ -59,5 +59,7 @@ def _should_train(tx: Transaction, site: SiteRecord, round_: RoundRecord) -> boo
 
 def _should_evaluate(tx: Transaction, site: SiteRecord, round_: RoundRecord) -> bool:
     if round_.status != RoundStatus.EVALUATING or round_.result is None or not progress.is_evaluated(round_):
+        return False
+    if progress.asks_contributors(round_) and not rounds.contributes(tx, round_.id, site.id):
         return False
     return versions.evaluation(tx, round_.result.id, site.id) is None

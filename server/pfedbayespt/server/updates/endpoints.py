@@ -29,6 +29,8 @@ router = APIRouter(prefix="/v1", tags=["updates"])
         ProblemType.NOT_FOUND,
         ProblemType.NOT_IN_COHORT,
         ProblemType.ROUND_CLOSED,
+        ProblemType.NO_OPEN_ROUND,
+        ProblemType.UPDATE_TOO_STALE,
         ProblemType.UPDATE_CONFLICT,
         ProblemType.UPDATE_REJECTED,
         ProblemType.DIGEST_MISMATCH,
@@ -53,7 +55,8 @@ async def submit_update(
     """Submit the calling site's update. The receipt means that it is durable and will not be lost.
 
     The headers `Content-Length` and `Content-Digest` are required. Safe to repeat: the same file again is answered
-    with 200 and the same receipt, even after the round has closed.
+    with 200 and the same receipt, even after the round has closed. A late update counts in a later round, if the
+    federation's `late_policy` says so; the receipt says how stale it is. `no_open_round` asks to come again.
     """
     require_tensor_file(request.headers)
     announced = announced_body(request.headers, context.settings.max_update_bytes)

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from pydantic import JsonValue
+
 from pfedbayespt.protocol import UpdateStatus as S
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.events import service as events
@@ -45,7 +47,9 @@ def discard(tx: Transaction, update: UpdateRecord, federation_id: str, verdict: 
 
 
 def _record(tx: Transaction, update: UpdateRecord, federation_id: str, action: str) -> None:
-    verdict = {} if update.verdict is None else {"verdict": update.verdict}
-    events.record(
-        tx, federation_id, action, update.id, site_id=update.site_id, digest=update.digest, **verdict
-    )
+    details: dict[str, JsonValue] = {"site_id": update.site_id, "digest": update.digest}
+    if update.verdict is not None:
+        details["verdict"] = update.verdict
+    if update.origin_round_id != update.round_id:
+        details |= {"late_for": update.origin_round_id, "staleness": update.staleness}
+    events.record(tx, federation_id, action, update.id, **details)

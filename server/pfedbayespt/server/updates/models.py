@@ -26,14 +26,26 @@ class UpdateRecord(Base):
             sqlite_where=_IS_NOT_QUARANTINED,
             postgresql_where=_IS_NOT_QUARANTINED,
         ),
+        # And it submits once for each round that asked it, wherever that counts.
+        Index(
+            "uq_updates_origin_round_site",
+            "origin_round_id",
+            "site_id",
+            unique=True,
+            sqlite_where=_IS_NOT_QUARANTINED,
+            postgresql_where=_IS_NOT_QUARANTINED,
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"), index=True)
+    # The round that asked for it: `round_id`, unless it came late.
+    origin_round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))
+    staleness: Mapped[int] = mapped_column(default=0)
     site_id: Mapped[str] = mapped_column(ForeignKey("sites.id"))
     status: Mapped[UpdateStatus] = mapped_column(enum_column(UpdateStatus, "status"))
     epoch: Mapped[int] = mapped_column(default=0)
-    digest: Mapped[str] = mapped_column(String(71))
+    digest: Mapped[str] = mapped_column(String(71), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     # None where the file was too broken to tell.
     manifest: Mapped[dict[str, Any] | None]

@@ -15,8 +15,18 @@ def by_id(tx: Transaction, update_id: str) -> UpdateRecord | None:
     return tx.session.get(UpdateRecord, update_id)
 
 
+def submitted(tx: Transaction, origin_round_id: str, site_id: str) -> UpdateRecord | None:
+    """Return the site's one update that was made for the round, quarantined ones apart, if it has one."""
+    query = select(UpdateRecord).where(
+        UpdateRecord.origin_round_id == origin_round_id,
+        UpdateRecord.site_id == site_id,
+        UpdateRecord.status != UpdateStatus.QUARANTINED,
+    )
+    return tx.session.scalars(query).one_or_none()
+
+
 def counted(tx: Transaction, round_id: str, site_id: str) -> UpdateRecord | None:
-    """Return the site's one update in the round, quarantined ones apart, if it has one."""
+    """Return the site's one update that counts in the round, quarantined ones apart, if it has one."""
     query = select(UpdateRecord).where(
         UpdateRecord.round_id == round_id,
         UpdateRecord.site_id == site_id,

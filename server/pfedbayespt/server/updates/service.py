@@ -2,9 +2,10 @@
 
 Rules, checked before the body is read and again in the transaction that records the update:
 1. A site writes its own update and nobody else's; it is active, and the round is its federation's.
-2. It has no update in the round: the same digest again is answered with the same receipt, also after the round has
-   closed; another digest is a conflict.
-3. The cohort includes it, the round collects, and the deadline has not passed.
+2. It has submitted nothing for the round: the same digest again is answered with the same receipt, also after the
+   round has closed; another digest is a conflict.
+3. The cohort includes it. The update counts in the round, if that collects and its deadline has not passed, or in
+   another one (`rounds.lateness`) in which the site has no update yet.
 
 A refused file leaves a quarantined row, so that an admin sees what was wrong, and nothing else. At most
 `MAX_QUARANTINED` rows are kept for a site and round, so that no site can fill the table.
@@ -19,7 +20,6 @@ from sqlalchemy import select
 from pfedbayespt.protocol import (
     Page,
     Receipt,
-    RoundStatus,
     SiteStatus,
     TensorSchema,
     TensorSpec,
@@ -33,15 +33,14 @@ from pfedbayespt.server.errors import (
     NotFound,
     NotInCohort,
     PermissionDenied,
-    RoundClosed,
     UpdateConflict,
     UpdateRejected,
 )
 from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.pages import Order, PageRequest, fetch_page
-from pfedbayespt.server.rounds import lifecycle as round_lifecycle
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.rounds import service as round_service
+from pfedbayespt.server.rounds.lateness import Place, place_of
 from pfedbayespt.server.rounds.models import RoundRecord
 from pfedbayespt.server.sites.models import SiteRecord
 from pfedbayespt.server.updates import lifecycle, repository
@@ -75,11 +74,13 @@ def expect(tx: Transaction, caller: SiteCaller, round_id: str, site_id: str, dig
     """Return what the update must be, if the caller may submit it now or has submitted it before.
 
     Raises:
-        PermissionDenied, NotFound, NotInCohort, RoundClosed, UpdateConflict: the rules of this module.
+        PermissionDenied, NotFound, NotInCohort, UpdateConflict: the rules of this module.
+        RoundClosed, NoOpenRound, UpdateTooStale: see `rounds.lateness`.
     """
     _check_own(caller, site_id)
     round_ = round_service.find(tx, caller, round_id)
-    _replayed_or_open(tx, caller, round_, digest)
+    if _replayed(tx, caller, round_, digest) is None:
+        _open_place(tx, caller, round_)
     return ExpectedUpdate(
         federation=round_.federation.name,
         round_id=round_.id,
@@ -97,13 +98,16 @@ def accept(tx: Transaction, caller: SiteCaller, received: ReceivedUpdate) -> Ack
     """
     round_ = round_service.find(tx, caller, received.manifest.round_id, lock=True)
     _check_active(tx, caller)
-    replayed = _replayed_or_open(tx, caller, round_, received.digest)
+    replayed = _replayed(tx, caller, round_, received.digest)
     if replayed is not None:
         return Acknowledgement(_receipt(replayed), is_new=False)
+    place = _open_place(tx, caller, round_)
     update = _insert(
         tx,
         round_,
         caller,
+        round_id=place.round.id,
+        staleness=place.staleness,
         digest=received.digest,
         size_bytes=received.size_bytes,
         manifest=received.manifest.model_dump(mode="json"),
@@ -176,6 +180,7 @@ def describe_all(tx: Transaction, updates: Sequence[UpdateRecord]) -> list[Updat
             tensors=tuple(TensorSpec.model_validate(spec) for spec in update.tensors or ()),
             delta_norm=update.delta_norm,
             verdict=update.verdict,
+            staleness=update.staleness,
             weight=weights.get(update.id) if update.status == UpdateStatus.AGGREGATED else None,
             received_at=update.received_at,
         )
@@ -194,32 +199,36 @@ def _check_active(tx: Transaction, caller: SiteCaller) -> None:
         raise PermissionDenied(f"site {caller.site_name!r} is {status} since a moment ago")
 
 
-def _replayed_or_open(
-    tx: Transaction, caller: SiteCaller, round_: RoundRecord, digest: str
-) -> UpdateRecord | None:
-    """Return the update that this digest repeats, None if a new one may come now."""
-    there = repository.counted(tx, round_.id, caller.site_id)
-    if there is not None and there.digest == digest:
-        return there
-    if there is not None:
-        raise UpdateConflict(f"site {caller.site_name!r} has submitted {there.digest} in round {round_.id}")
-    if not rounds.is_in_cohort(tx, round_.id, caller.site_id):
-        raise NotInCohort(f"site {caller.site_name!r} is not asked in round {round_.id}")
-    if round_.status != RoundStatus.COLLECTING or round_lifecycle.is_late(round_, tx.now):
-        raise RoundClosed(
-            f"round {round_.id} is {round_.status}; it took updates until {round_.deadline_at.isoformat()}"
+def _replayed(tx: Transaction, caller: SiteCaller, origin: RoundRecord, digest: str) -> UpdateRecord | None:
+    """Return the update that this digest repeats, None if nothing was submitted for the round."""
+    there = repository.submitted(tx, origin.id, caller.site_id)
+    if there is not None and there.digest != digest:
+        raise UpdateConflict(f"site {caller.site_name!r} has submitted {there.digest} in round {origin.id}")
+    return there
+
+
+def _open_place(tx: Transaction, caller: SiteCaller, origin: RoundRecord) -> Place:
+    """Return where a new update that was made for `origin` counts."""
+    if not rounds.is_in_cohort(tx, origin.id, caller.site_id):
+        raise NotInCohort(f"site {caller.site_name!r} is not asked in round {origin.id}")
+    place = place_of(tx, origin)
+    other = repository.counted(tx, place.round.id, caller.site_id)
+    if other is not None:
+        raise UpdateConflict(
+            f"site {caller.site_name!r} has {other.digest} in round {place.round.id}, where this one would count"
         )
-    return None
+    return place
 
 
-def _insert(tx: Transaction, round_: RoundRecord, caller: SiteCaller, **columns: object) -> UpdateRecord:
+def _insert(tx: Transaction, origin: RoundRecord, caller: SiteCaller, **columns: object) -> UpdateRecord:
+    facts: dict[str, object] = {"round_id": origin.id, "staleness": 0}
     update = UpdateRecord(
         id=new_id("upd"),
-        round_id=round_.id,
+        origin_round_id=origin.id,
         site_id=caller.site_id,
         status=lifecycle.LIFECYCLE.initial,
         received_at=tx.now,
-        **columns,
+        **(facts | columns),
     )
     tx.session.add(update)
     tx.session.flush()
@@ -229,10 +238,11 @@ def _insert(tx: Transaction, round_: RoundRecord, caller: SiteCaller, **columns:
 def _receipt(update: UpdateRecord) -> Receipt:
     return Receipt(
         update_id=update.id,
-        round_id=update.round_id,
+        round_id=update.origin_round_id,
         site_id=update.site_id,
         digest=update.digest,
         size_bytes=update.size_bytes,
+        staleness=update.staleness,
         received_at=update.received_at,
     )
 
