@@ -1,0 +1,124 @@
+"""Arenas on both databases. `FAULTS=full` (make faults) repeats everything often and prints the account at the end.
+
+The data lies in memory where there is room: a process that is killed loses nothing that the kernel has taken, and
+what a power cut would lose no test could show; the order of fsync, rename and commit is tested by itself instead.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+from tests.contracts.conftest import create_database
+from tests.faults.arena import Arena
+from tests.faults.checks import Auditor
+from tests.faults.nursery import Nursery
+from tests.faults.process import CoordinatorProcess
+from tests.faults.tally import Tally
+from tests.server.harness import settings_for
+
+from pfedbayespt.server import upgrade_database
+
+FULL = os.environ.get("FAULTS") == "full"
+_ROOM_BYTES = 2**30
+_TALLIES = {name: Tally(name) for name in ("sqlite", "postgresql")}
+_numbers = count()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what is marked `thorough` to `make faults`."""
+    if FULL:
+        return
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_unconfigure() -> None:
+    """Print the account, after everything else."""
+    if FULL:
+        for tally in _TALLIES.values():
+            print(tally.report(), flush=True)  # noqa: T201
+
+
+def repetitions(quick: int, full: int) -> int:
+    """Return how often to do something in this run."""
+    return full if FULL else quick
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a coordinator keeps its data."""
+
+    folder: Path
+    database_url: str | None
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.folder / 'coordinator.sqlite3'}"
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """Return a folder in memory, or a usual one if there is not room enough."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=memory if has_room else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def empty_template(postgres_url: str, scratch: Path) -> str:
+    """Return the name of a PostgreSQL database with this release's schema."""
+    url = create_database(postgres_url)
+    upgrade_database(settings_for(scratch / "template", database_url=url))
+    return str(make_url(url).database)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Return the account of the database that the test runs on."""
+    return _TALLIES[request.param]
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tally: Tally, scratch: Path) -> Place:
+    """Return a folder and a database of the test's own."""
+    folder = scratch / f"place-{next(_numbers)}"
+    if tally.database == "sqlite":
+        return Place(folder, None)
+    server, template = (request.getfixturevalue(name) for name in ("postgres_url", "empty_template"))
+    return Place(folder, create_database(server, template))
+
+
+@pytest.fixture
+def arena(nursery: Nursery, place: Place) -> Iterator[Arena]:
+    """Return an arena without a federation; its process ends with the test."""
+    arena = Arena(CoordinatorProcess(nursery, place.folder, place.database_url))
+    yield arena
+    arena.close()
+
+
+@pytest.fixture
+def auditor(arena: Arena, place: Place, tally: Tally) -> Iterator[Auditor]:
+    """Return the arena's auditor, whose findings enter the account."""
+    auditor = Auditor(place.effective_database_url, place.folder, arena.ledger)
+    yield auditor
+    arena.close()
+    tally.acknowledged_updates += len(arena.ledger.receipts)
+    tally.acknowledged_lost += auditor.num_lost
+    tally.rounds_aggregated_twice += auditor.num_twice
+    tally.rounds_closed += len(auditor.rows("SELECT id FROM events WHERE action = 'round.closed'"))
+    auditor.close()
