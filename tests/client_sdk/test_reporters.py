@@ -16,6 +16,7 @@ EVERY_KIND: list[events.SiteEvent] = [
     events.RoundStarted(2, RoundTask.TRAINING, 3),
     events.EpochFinished(2, 1, 3, {"loss": 0.51234567, "accuracy": 0.75}),
     events.UpdateSubmitted("upd_1", "sha256:" + "a" * 64, 26_000, {"loss": 0.5}),
+    events.UpdateWaits("round 3 is not open yet"),
     events.UpdateNotTaken("round 2 closed"),
     events.RoundLeft(2),
     events.VersionEvaluated(3, 12, {"accuracy": 0.75}),
@@ -33,6 +34,11 @@ def test_every_kind_of_event_is_in_the_list_and_has_words_of_its_own() -> None:
 
 def test_figures_are_short_and_named() -> None:
     assert describe(EVERY_KIND[3]) == "round 2, epoch 1/3: loss 0.5123, accuracy 0.75"
+
+
+def test_a_late_update_says_how_stale_it_is() -> None:
+    late = events.UpdateSubmitted("upd_1", "sha256:" + "a" * 64, 26_000, {}, staleness=3)
+    assert describe(late) == "update upd_1 acknowledged, 0.03 MB, sha256:aaaaaaaa, 3 versions behind"
 
 
 def test_the_log_has_a_line_per_event_and_trouble_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:

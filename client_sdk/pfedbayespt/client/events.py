@@ -46,12 +46,23 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class UpdateSubmitted:
-    """The coordinator has acknowledged an update: it can no longer be lost."""
+    """The coordinator has acknowledged an update: it can no longer be lost.
+
+    `staleness` counts the versions between the one it was trained from and the one its round builds on.
+    """
 
     update_id: str
     digest: str
     size_bytes: int
     metrics: Mapping[str, float]
+    staleness: int = 0
+
+
+@dataclass(frozen=True)
+class UpdateWaits:
+    """The update is late and will count in a round that is not open yet; the site keeps it and comes again."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ SiteEvent = (
     | RoundStarted
     | EpochFinished
     | UpdateSubmitted
+    | UpdateWaits
     | UpdateNotTaken
     | RoundLeft
     | VersionEvaluated

@@ -9,7 +9,8 @@
 Rules:
 1. Before anything is done, the assignment must speak of the federation this site agreed to (promise P8).
 2. Nothing waits for ever: a coordinator that cannot be reached for `patience_seconds` ends the loop with its error.
-3. The end of an epoch asks the coordinator too: a sign of life, and the way to learn that the round is over.
+3. The end of an epoch asks the coordinator too: a sign of life, and the way to learn that the work is in vain. That
+   its round is over does not make it so where `late_policy` lets late updates count.
 4. A request to stop takes effect at the next epoch or wait; a site that comes back in time goes on from there
    (`checkpoints.py`).
 """
@@ -43,6 +44,7 @@ from pfedbayespt.protocol import (
     Assignment,
     Round,
     RoundTask,
+    RoundStatus,
     SiteAction,
     UpdateManifest,
     digest_of_bytes,
@@ -60,7 +62,7 @@ class _StopRequestedError(PFedBayesPTError):
 
 
 class _RoundEndedError(PFedBayesPTError):
-    """The round ended while the site trained."""
+    """The round ended while the site trained, and its update would not count in another."""
 
 
 @dataclass
@@ -118,19 +120,19 @@ class SiteLoop:
         return wait
 
     def _step(self) -> float | None:
-        submit_pending(self.client, self.state, self._outbox, self.observer)
+        is_free = submit_pending(self.client, self.state, self._outbox, self.observer)
         assignment = self._ask(self.client)
         wait = min(max(assignment.retry_after_seconds, 0.01), MAX_WAIT_SECONDS)
         if assignment.action is SiteAction.FINISHED:
             return None
-        if self._act(assignment):
+        if self._act(assignment, is_free=is_free):
             return 0.0
         self.observer(events.Waiting(wait))
         return wait
 
-    def _act(self, assignment: Assignment) -> bool:
-        """Do what is asked; False if there is nothing to do now."""
-        if assignment.action is SiteAction.TRAIN and not self._was_refused(assignment):
+    def _act(self, assignment: Assignment, *, is_free: bool) -> bool:
+        """Do what is asked; False if there is nothing to do now. Only a site with an empty outbox may train."""
+        if assignment.action is SiteAction.TRAIN and is_free and not self._was_refused(assignment):
             self._take_part(assignment)
             return True
         return assignment.action is SiteAction.EVALUATE and self._evaluate(assignment)
@@ -180,7 +182,7 @@ class SiteLoop:
             assignment = self._ask(self.client.with_timeouts(_SIGN_OF_LIFE))
         except (TransportError, ProblemError):
             return  # the update is worth finishing; whoever submits it will learn what is wrong
-        if assignment.round is None or assignment.round.round_id != asked.round_id:
+        if _is_in_vain(asked, assignment):
             raise _RoundEndedError
 
     def _evaluate(self, assignment: Assignment) -> bool:
@@ -255,6 +257,18 @@ def _round_of(assignment: Assignment) -> Round:
 
 def _manifest(asked: Round, base: bytes, update: LocalUpdate) -> UpdateManifest:
     return UpdateManifest(
+def _is_in_vain(asked: Round, assignment: Assignment) -> bool:
+    """Whether no round will count an update for `asked` any more."""
+    now, late_policy = assignment.round, assignment.specification.rounds.late_policy
+    if assignment.action is SiteAction.FINISHED:
+        return True
+    if now is not None and now.round_id == asked.round_id:
+        return False
+    if late_policy == "next_round" and now is not None:
+        return now.round_number > asked.round_number + 1 or now.status is not RoundStatus.COLLECTING
+    return late_policy == "drop"
+
+
         federation=asked.federation,
         round_id=asked.round_id,
         task=asked.task,

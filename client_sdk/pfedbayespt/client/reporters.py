@@ -60,7 +60,14 @@ def _(event: events.EpochFinished) -> str:
 
 @describe.register
 def _(event: events.UpdateSubmitted) -> str:
-    return f"update {event.update_id} acknowledged, {event.size_bytes / 1e6:.2f} MB, {event.digest[:15]}"
+    size = f"{event.size_bytes / 1e6:.2f} MB"
+    late = f", {event.staleness} versions behind" if event.staleness else ""
+    return f"update {event.update_id} acknowledged, {size}, {event.digest[:15]}{late}"
+
+
+@describe.register
+def _(event: events.UpdateWaits) -> str:
+    return f"the update waits for the next round: {event.reason}"
 
 
 @describe.register
@@ -106,6 +113,7 @@ def figures(metrics: Mapping[str, float]) -> str:
 _LEVELS: Mapping[type, int] = {
     events.Waiting: logging.DEBUG,
     events.ImagesEncoded: logging.DEBUG,
+    events.UpdateWaits: logging.DEBUG,
     events.UpdateNotTaken: logging.WARNING,
     events.RoundLeft: logging.WARNING,
     events.CoordinatorUnreachable: logging.WARNING,
@@ -127,7 +135,7 @@ class _TerminalReporter:
                 self._show(f"round {event.round_number}: {event.task}", 0, event.num_epochs)
             case events.EpochFinished():
                 self._show(f"round {event.round_number}: training", event.epoch, event.num_epochs)
-            case events.Waiting():
+            case events.Waiting() | events.UpdateWaits():
                 self._show("waiting for the other sites", None, None)
             case _:
                 self._progress.console.print(describe(event), highlight=False, markup=False)

@@ -5,28 +5,30 @@ from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import (
     BodyTooLarge,
     IntegrityError,
+    NoOpenRound,
     NotFound,
     NotInCohort,
     ProblemError,
     RoundClosed,
     UpdateConflict,
     UpdateRejected,
+    UpdateTooStale,
 )
 from pfedbayespt.client.outbox import Outbox, PendingUpdate
 from pfedbayespt.client.state import StateDirectory
 from pfedbayespt.protocol import Receipt, digest_of_bytes
 
-_ROUND_IS_OVER = (RoundClosed, NotInCohort, NotFound, UpdateConflict)
+_ROUND_IS_OVER = (RoundClosed, UpdateTooStale, NotInCohort, NotFound, UpdateConflict)
 _UPDATE_IS_BAD = (UpdateRejected, BodyTooLarge)
 
 
 def submit_pending(
     client: CoordinatorClient, state: StateDirectory, outbox: Outbox, observer: events.Observer
-) -> None:
-    """Submit the update that waits in the outbox, if there is one.
+) -> bool:
+    """Submit the update that waits in the outbox, if there is one; return whether the outbox is empty now.
 
-    An update that the coordinator will never take is dropped and the round remembered; anything else that goes
-    wrong is raised and leaves the update where it is.
+    An update that the coordinator will never take is dropped and the round remembered. A late one stays until the
+    round in which it counts is open. Anything else that goes wrong is raised and leaves the update where it is.
 
     Raises:
         ProblemError, TransportError: try again later.
@@ -34,19 +36,24 @@ def submit_pending(
     """
     pending = outbox.pending()
     if pending is None:
-        return
+        return True
     try:
         receipt = client.updates.submit(pending.manifest.round_id, state.enrolment.site_id, pending.content)
+    except NoOpenRound as error:
+        observer(events.UpdateWaits(str(error)))
+        return False
     except (*_ROUND_IS_OVER, *_UPDATE_IS_BAD) as error:
         _drop(state, outbox, pending, error)
         observer(events.UpdateNotTaken(str(error)))
-        return
+        return True
     _settle(state, outbox, pending, receipt)
+    metrics = pending.manifest.metrics
     observer(
         events.UpdateSubmitted(
-            receipt.update_id, receipt.digest, receipt.size_bytes, pending.manifest.metrics
+            receipt.update_id, receipt.digest, receipt.size_bytes, metrics, receipt.staleness
         )
     )
+    return True
 
 
 def _settle(state: StateDirectory, outbox: Outbox, pending: PendingUpdate, receipt: Receipt) -> None:
