@@ -1,6 +1,7 @@
 """Sites of a federation at work: a real coordinator, real training, tiny images."""
 
 import json
+import shutil
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from pfedbayespt.client.errors import (
 )
 from pfedbayespt.client.events import SiteEvent
 from pfedbayespt.client.outbox import Outbox
+from pfedbayespt.client.personal import PersonalStore
 from pfedbayespt.model.config import BackboneConfig
 from pfedbayespt.protocol import FederationStatus, RoundStatus, UpdateStatus, tensors
 
@@ -364,14 +366,14 @@ def test_personal_parameters_take_effect_at_home_and_never_leave_it(
     site = coordinator.enrol(tmp_path / "state", "clinic-a", transport=spy)
     site.run(images / "train", images / "held-out")
 
-    personal = tensors.decode((tmp_path / "state" / "personal.safetensors").read_bytes())[1]
+    personal = tensors.decode(PersonalStore(tmp_path / "state" / "personal").of_version(2) or b"")[1]
     assert any(values.any() for values in personal.values())
     sent = tensors.decode(spy.updates()[-1])[1]
     assert not personal.keys() & sent.keys()
 
     image = images / "held-out" / "circle" / "2-1.png"
     at_home = site.predict(image)
-    (tmp_path / "state" / "personal.safetensors").unlink()
+    shutil.rmtree(tmp_path / "state" / "personal")
     without = Site.resume(tmp_path / "state").predict(image)
     assert at_home.seed == without.seed
     assert at_home.probabilities != without.probabilities

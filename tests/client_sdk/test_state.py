@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from pfedbayespt.client.errors import StateError
-from pfedbayespt.client.federation_model import PersonalManifest
 from pfedbayespt.client.outbox import Outbox
+from pfedbayespt.client.personal import PersonalManifest, PersonalStore
 from pfedbayespt.client.state import Enrolment, Progress, StateDirectory
 from pfedbayespt.protocol import RoundTask, UpdateManifest, digest_of_bytes, tensors
 
@@ -45,7 +45,11 @@ def update_file(value: float = 1.0) -> bytes:
 
 
 def personal_file(value: float) -> bytes:
-    return tensors.encode({"residual.bias": np.full(3, value, np.float32)}, PersonalManifest())
+    return tensors.encode({"residual.bias": np.full(3, value, np.float32)}, PersonalManifest(model_version=1))
+
+
+def kept(state: StateDirectory) -> bytes | None:
+    return PersonalStore(state.path / "personal").of_version(1)
 
 
 def modes(root: Path) -> set[tuple[bool, int]]:
@@ -126,10 +130,10 @@ def test_an_outbox_gives_back_what_was_put_and_forgets_it_when_acknowledged(stat
     pending = Outbox(state.path).pending()
     assert pending is not None
     assert (pending.content, pending.manifest.round_id) == (update_file(), "rnd_1")
-    assert state.read_personal() is None
+    assert kept(state) is None
     outbox.acknowledged()
     assert outbox.pending() is None
-    assert state.read_personal() == personal_file(2.0)
+    assert kept(state) == personal_file(2.0)
 
 
 def test_a_later_update_takes_the_place_of_an_earlier_one(state: StateDirectory) -> None:
@@ -140,14 +144,14 @@ def test_a_later_update_takes_the_place_of_an_earlier_one(state: StateDirectory)
     assert pending is not None
     assert pending.content == update_file(2.0)
     outbox.acknowledged()
-    assert state.read_personal() is None
+    assert kept(state) is None
 
 
 def test_a_dropped_update_takes_its_personal_parameters_with_it(state: StateDirectory) -> None:
     outbox = Outbox(state.path)
     outbox.put(update_file(), personal_file(1.0))
     outbox.discard()
-    assert (outbox.pending(), state.read_personal()) == (None, None)
+    assert (outbox.pending(), kept(state)) == (None, None)
 
 
 @pytest.mark.parametrize("moment", range(1, 5))
@@ -175,7 +179,7 @@ def test_an_outbox_that_was_being_filled_at_a_kill_is_complete_or_absent(
     assert pending is None or pending.content == update_file()
     outbox.put(update_file(3.0), personal_file(3.0))
     outbox.acknowledged()
-    assert state.read_personal() == personal_file(3.0)
+    assert kept(state) == personal_file(3.0)
 
 
 def test_a_damaged_update_is_named_and_not_sent(state: StateDirectory) -> None:

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from pfedbayespt.cli.options import AsJson
 from pfedbayespt.cli.predict import Image, ModelVersion, NumSamples, Seed, TopK, show_prediction
 
 if TYPE_CHECKING:
-    from pfedbayespt.client import Site
+    from pfedbayespt.client import AdaptationReport, Site
 
 app = typer.Typer(help="Join a federation and take part in it with your own images.", no_args_is_help=True)
 
@@ -228,6 +228,53 @@ def evaluate(
 
 
 @app.command()
+def adapt(
+    directory: Directory,
+    images: Annotated[Path, typer.Argument(help="Labelled images to learn from.", exists=True)],
+    *,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Others, to compare on. Default: the images that are not learnt from.", exists=True
+        ),
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many of each class to learn from. Default: 5; all with --held-out."),
+    ] = None,
+    head: Annotated[
+        Literal["residual", "head"],
+        typer.Option(help="`residual` stays near the federation's head, `head` becomes your own."),
+    ] = "residual",
+    model_version: ModelVersion = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the images.")] = 0,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Keep the head even if it does not help on the held-out images.")
+    ] = False,
+    skip_unreadable: SkipUnreadable = False,
+    as_json: AsJson = False,
+) -> None:
+    """Personalise predictions from a few labelled images. Everything stays on this machine.
+
+    The classification head alone is tuned. It is kept if the images that it did not learn from become more likely.
+    """
+    _quiet_retries()
+    from pfedbayespt.client import Site
+
+    report = Site.resume(directory).adapt(
+        images,
+        held_out,
+        shots=shots,
+        kind=head,
+        model_version=model_version,
+        seed=seed,
+        insist=insist,
+        skip_unreadable=skip_unreadable,
+    )
+    _show_adaptation(report, as_json=as_json)
+
+
+@app.command()
 def leave(
     directory: Directory, *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
 ) -> None:
@@ -240,6 +287,26 @@ def leave(
         typer.confirm(f"remove {directory}, the state of site {enrolment.site_name}?", abort=True)
     state.remove()
     typer.echo(f"removed. Ask the admin of {enrolment.federation} to revoke {enrolment.site_id}.")
+
+
+def _show_adaptation(report: "AdaptationReport", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from pfedbayespt.cli.output import print_json
+
+    before, after = report.before.metrics, report.after.metrics
+    if as_json:
+        print_json({**asdict(report), "before": before, "after": after})
+        return
+    typer.echo(
+        f"version {report.model_version}, {report.kind} tuned on {report.num_tuned_on} images, "
+        f"compared on {report.before.num_examples}"
+    )
+    for name in before:
+        typer.echo(f"{name:10} {before[name]:8.4f} before {after[name]:8.4f} after")
+    typer.echo(
+        "kept: used for predictions here from now on" if report.is_kept else "not kept: it does not help"
+    )
 
 
 def _stop_on_signals(sites: "Sequence[Site]") -> None:

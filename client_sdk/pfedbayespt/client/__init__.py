@@ -22,11 +22,13 @@ from pfedbayespt.client.errors import (
 from pfedbayespt.client.transport import HttpAnswer, HttpRequest, Timeouts, Transport
 
 if TYPE_CHECKING:
+    from pfedbayespt.client.adaptation import AdaptationReport
     from pfedbayespt.client.data import ImageFolderDataset, LabelledImages
     from pfedbayespt.client.predictor import LocalPredictor
     from pfedbayespt.client.site import Site, SiteStatus
 
 _NEED_TORCH = {
+    "AdaptationReport": "adaptation",
     "ImageFolderDataset": "data",
     "LabelledImages": "data",
     "LocalPredictor": "predictor",
@@ -35,6 +37,7 @@ _NEED_TORCH = {
 }
 
 __all__ = [
+    "AdaptationReport",
     "BackboneMismatchError",
     "CoordinatorClient",
     "DatasetError",

@@ -92,12 +92,21 @@ def check_parameters(
     Raises:
         IntegrityError: it says something else, or nothing that can be read.
     """
-    try:
-        header = tensors.read_header(io.BytesIO(content))
-        manifest = ParametersManifest.model_validate_json(header.manifest_json)
-    except (TensorFileError, ValidationError) as error:
-        raise IntegrityError(f"version {number} is not a parameters file: {error}") from error
+    manifest = parameters_manifest(content)
     expected = (federation, digest_of_message(specification), number)
     actual = (manifest.federation, manifest.specification_digest, manifest.version_number)
     if actual != expected:
         raise IntegrityError(f"the parameters file says that it is {actual}, but {expected} was announced")
+
+
+def parameters_manifest(content: bytes) -> ParametersManifest:
+    """Return what a parameters file says about itself.
+
+    Raises:
+        IntegrityError: nothing that can be read.
+    """
+    try:
+        header = tensors.read_header(io.BytesIO(content))
+        return ParametersManifest.model_validate_json(header.manifest_json)
+    except (TensorFileError, ValidationError) as error:
+        raise IntegrityError(f"this is not a parameters file: {error}") from error

@@ -1,14 +1,17 @@
 """The federation's model at a site: specification and backbone file in, a classifier that takes parameters out."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
 
 from pfedbayespt.client.agreement import check_backbone
 from pfedbayespt.client.errors import IntegrityError, StateError
+from pfedbayespt.client.personal import PersonalManifest
 from pfedbayespt.model.backbone import Backbone, load_backbone
 from pfedbayespt.model.classifier import PromptedClassifier, build_classifier
 from pfedbayespt.model.config import BackboneConfig, ModelConfig
@@ -21,14 +24,8 @@ from pfedbayespt.model.parameters import (
     shared_parameters,
 )
 from pfedbayespt.model.sources import ContextSource
-from pfedbayespt.protocol import Evaluation, FederationSpecification, Message, TensorFileError, tensors
+from pfedbayespt.protocol import Evaluation, FederationSpecification, TensorFileError, tensors
 from pfedbayespt.protocol.tensors import FloatArray
-
-
-class PersonalManifest(Message):
-    """What the file of a site's personal parameters says about itself."""
-
-    format: Literal["pfedbayespt.personal/1"] = "pfedbayespt.personal/1"
 
 
 @dataclass(frozen=True)
@@ -57,16 +54,27 @@ class FederationModel:
         config = BackboneConfig.from_specification(described)
         return cls.around(specification, load_backbone(config, backbone_file, device), config)
 
-    def twin(self) -> Self:
-        """Return a second model around the same backbone, whose parameters are its own."""
-        return self.around(self.specification, self.classifier.insertion.backbone, self.backbone_config)
+    def twin(self, *, personal_head: bool = False) -> Self:
+        """Return a second model around the same backbone, whose parameters are its own; see `around`."""
+        backbone = self.classifier.insertion.backbone
+        return self.around(self.specification, backbone, self.backbone_config, personal_head=personal_head)
 
     @classmethod
     def around(
-        cls, specification: FederationSpecification, backbone: Backbone, config: BackboneConfig
+        cls,
+        specification: FederationSpecification,
+        backbone: Backbone,
+        config: BackboneConfig,
+        *,
+        personal_head: bool = False,
     ) -> Self:
-        """Build the federation's model around a loaded backbone."""
+        """Build the federation's model around a loaded backbone.
+
+        `personal_head`: with a personal residual, even if the federation trains none; what is shared is the same.
+        """
         model_config = ModelConfig.from_specification(specification.model_dump(mode="json"))
+        if personal_head:
+            model_config = replace(model_config, head=replace(model_config.head, personal_residual=True))
         generator = torch.Generator().manual_seed(specification.training.seed)
         return cls(specification, config, build_classifier(model_config, backbone, generator))
 
@@ -90,15 +98,23 @@ class FederationModel:
             raise StateError(f"the site's personal parameters do not fit the model: {error}") from error
         return shared
 
-    def evaluate(self, images: ContextSource, class_prior: torch.Tensor | None) -> Evaluation:
+    def evaluate(
+        self, images: ContextSource, class_prior: torch.Tensor | None, *, compare: bool = True
+    ) -> Evaluation:
         """Try the parameters that were set last on labelled images.
 
         Args:
             images: encoded images and their labels.
             class_prior: the site's class frequencies [C]; None: they do not belong into its predictions.
+            compare: where personal parameters do something, also try without them: `accuracy_shared` and so on.
         """
         measures = evaluate(self.classifier, images, class_prior=class_prior)
-        return Evaluation(num_examples=measures.num_examples, metrics=measures.to_metrics())
+        metrics, residual = measures.to_metrics(), self.classifier.readout.residual
+        if compare and residual is not None and any(bool(part.any()) for part in residual.parameters()):
+            with _set_aside(self.classifier):
+                shared = evaluate(self.classifier, images, class_prior=class_prior).to_metrics()
+            metrics |= {f"{name}_shared": value for name, value in shared.items()}
+        return Evaluation(num_examples=measures.num_examples, metrics=metrics)
 
     def _personal_of(self, file: bytes | None) -> dict[str, FloatArray]:
         if file is not None:
@@ -109,7 +125,22 @@ class FederationModel:
         """Return the shared parameters as they are now."""
         return shared_parameters(self.classifier)
 
-    def personal_file(self) -> bytes | None:
-        """Return the personal parameters as a file; None if the federation has none."""
-        personal = personal_parameters(self.classifier)
-        return tensors.encode(personal, PersonalManifest()) if personal else None
+    @property
+    def has_personal_head(self) -> bool:
+        """Whether there are personal parameters."""
+        return self.classifier.config.head.personal_residual
+
+    def personal_file(self, manifest: PersonalManifest) -> bytes:
+        """Return the personal parameters as a file."""
+        return tensors.encode(personal_parameters(self.classifier), manifest)
+
+
+@contextmanager
+def _set_aside(classifier: PromptedClassifier) -> Iterator[None]:
+    """Take the personal parameters away until the block ends."""
+    personal = personal_parameters(classifier)
+    load_personal_parameters(classifier, {name: np.zeros_like(now) for name, now in personal.items()})
+    try:
+        yield
+    finally:
+        load_personal_parameters(classifier, personal)

@@ -17,9 +17,11 @@ from functools import partial
 
 import torch
 
+from pfedbayespt.client.agreement import parameters_manifest
 from pfedbayespt.client.contexts import ImageContexts
 from pfedbayespt.client.errors import TrainingError
 from pfedbayespt.client.federation_model import FederationModel
+from pfedbayespt.client.personal import PersonalManifest
 from pfedbayespt.client.work import Checkpoint, LocalUpdate, OnEpoch
 from pfedbayespt.model.checkpoint import CheckpointError
 from pfedbayespt.model.config import HeadConfig, TrainingConfig
@@ -82,7 +84,14 @@ class Learner:
             self.model.take(base, personal)
             metrics = train(None)
         delta = difference(self.model.shared(), before)
-        return LocalUpdate(delta, len(self.training), metrics.to_metrics(), self.model.personal_file())
+        return LocalUpdate(delta, len(self.training), metrics.to_metrics(), self._personal_file(base))
+
+    def _personal_file(self, base: bytes) -> bytes | None:
+        if not self.model.has_personal_head:
+            return None
+        return self.model.personal_file(
+            PersonalManifest(model_version=parameters_manifest(base).version_number)
+        )
 
     def _train(
         self,

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pfedbayespt.client import events
-from pfedbayespt.client.agreement import check_assignment, check_parameters
+from pfedbayespt.client.agreement import check_assignment, check_parameters, parameters_manifest
 from pfedbayespt.client.checkpoints import Checkpoints
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import (
@@ -35,6 +35,7 @@ from pfedbayespt.client.errors import (
     TransportError,
 )
 from pfedbayespt.client.outbox import Outbox
+from pfedbayespt.client.personal import PersonalStore
 from pfedbayespt.client.state import Agreement, StateDirectory
 from pfedbayespt.client.submission import submit_pending
 from pfedbayespt.client.transport import Timeouts
@@ -92,6 +93,7 @@ class SiteLoop:
         self._enrolment = self.state.enrolment
         self._outbox = Outbox(self.state.path)
         self._checkpoints = Checkpoints(self.state.path)
+        self._personal = PersonalStore(self.state.path / "personal")
         self._versions = VersionCache(self.state.path / "versions", self.client, self._enrolment.federation)
         self._failing_since: float | None = None
 
@@ -168,7 +170,13 @@ class SiteLoop:
         pulse = _Pulse(self.clock, ask_every_seconds)
         on_epoch = partial(self._after_epoch, asked, pulse)
         checkpoint = self._checkpoints.of_round(asked.round_id, digest_of_bytes(base))
-        return self.model.train(base, self.state.read_personal(), asked.round_number, on_epoch, checkpoint)
+        personal = self._personal_of(parameters_manifest(base).version_number)
+        return self.model.train(base, personal, asked.round_number, on_epoch, checkpoint)
+
+    def _personal_of(self, number: int) -> bytes | None:
+        """What rounds train further; a head that was tuned apart from them stays apart."""
+        is_trained = self.agreement.specification.head.personal_residual
+        return self._personal.of_version(number) if is_trained else None
 
     def _after_epoch(
         self, asked: Round, pulse: "_Pulse", epoch: int, num_epochs: int, metrics: Mapping[str, float]
@@ -188,7 +196,7 @@ class SiteLoop:
     def _evaluate(self, assignment: Assignment) -> bool:
         """Evaluate the candidate and report; False if the coordinator has no use for it any more."""
         number, parameters = self._fetch(assignment)
-        evaluation = self.model.evaluate(parameters, self.state.read_personal())
+        evaluation = self.model.evaluate(parameters, self._personal_of(number))
         try:
             self.client.model_versions.report_evaluation(
                 assignment.federation, number, self._enrolment.site_id, evaluation

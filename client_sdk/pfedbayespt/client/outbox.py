@@ -15,10 +15,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pfedbayespt.client.errors import StateError
-from pfedbayespt.client.state import PERSONAL_FILE, flush_folder, write_through
+from pfedbayespt.client.personal import PersonalStore
+from pfedbayespt.client.state import flush_folder, write_through
 from pfedbayespt.protocol import TensorFileError, UpdateManifest, tensors
 
-_UPDATE = "update.safetensors"
+_UPDATE, _PERSONAL = "update.safetensors", "personal.safetensors"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Outbox:
 
     def __init__(self, state_directory: Path) -> None:
         self._folder = state_directory / "outbox"
-        self._personal_file = state_directory / PERSONAL_FILE
+        self._personal = PersonalStore(state_directory / "personal")
 
     def put(self, update: bytes, personal: bytes | None) -> None:
         """Keep an update, and the personal parameters that were trained with it (None: there are none)."""
@@ -43,7 +44,7 @@ class Outbox:
         beside.mkdir(mode=0o700)
         write_through(beside / _UPDATE, update)
         if personal is not None:
-            write_through(beside / PERSONAL_FILE, personal)
+            write_through(beside / _PERSONAL, personal)
         flush_folder(beside)
         self.discard()
         beside.rename(self._folder)
@@ -68,9 +69,8 @@ class Outbox:
 
     def acknowledged(self) -> None:
         """The coordinator has the update: let the personal parameters take effect, and forget the update."""
-        if (self._folder / PERSONAL_FILE).exists():
-            (self._folder / PERSONAL_FILE).replace(self._personal_file)
-            flush_folder(self._folder.parent)
+        if (self._folder / _PERSONAL).exists():
+            self._personal.adopt(self._folder / _PERSONAL)
         self.discard()
 
     def discard(self) -> None:

@@ -9,6 +9,7 @@ from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import StateError, problem_error
 from pfedbayespt.client.federation_model import FederationModel
 from pfedbayespt.client.learner import class_prior_of
+from pfedbayespt.client.personal import PersonalStore
 from pfedbayespt.client.predictor import LocalPredictor
 from pfedbayespt.client.state import ServingVersion, StateDirectory
 from pfedbayespt.client.versions import VersionCache
@@ -32,23 +33,34 @@ class Predictors:
 
     def __post_init__(self) -> None:
         self._federation = self.state.enrolment.federation
+        self._personal = PersonalStore(self.state.path / "personal")
         self._versions = VersionCache(self.state.path / "versions", self.client, self._federation)
 
     def get(self, model_version: int | None, *, offline: bool) -> LocalPredictor:
         """Return a predictor; see `Site.predictor`."""
         chosen = self._last_served() if offline else self._look_up(model_version)
-        personal, counts = self.state.read_personal(), self.state.progress.class_counts
+        personal, counts = self._personal.of_version(chosen.number), self.state.progress.class_counts
         key = (chosen, personal and digest_of_bytes(personal), counts)
         if self._last is None or self._last[0] != key:
             self._last = (key, self._build(chosen, personal, counts))
         return self._last[1]
 
+    def shared(self, model_version: int | None) -> LocalPredictor:
+        """Return a predictor of its own, with a personal head of zeros; see `Site.adapt`."""
+        chosen, counts = self._look_up(model_version), self.state.progress.class_counts
+        return self._build(chosen, None, counts, personal_head=True)
+
     def _build(
-        self, chosen: ServingVersion, personal: bytes | None, counts: tuple[int, ...] | None
+        self,
+        chosen: ServingVersion,
+        personal: bytes | None,
+        counts: tuple[int, ...] | None,
+        *,
+        personal_head: bool = False,
     ) -> LocalPredictor:
         content = self._versions.fetch(chosen.number, chosen.digest)
         check_parameters(content, self.model.specification, self._federation, chosen.number)
-        model = self.model.twin()
+        model = self.model.twin(personal_head=personal_head or personal is not None)
         model.take(content, personal)
         return LocalPredictor(
             model, self._federation, chosen.number, chosen.digest, self._class_prior(counts)

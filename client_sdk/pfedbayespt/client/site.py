@@ -18,6 +18,7 @@ from typing import Self
 import torch
 
 from pfedbayespt.client import events
+from pfedbayespt.client.adaptation import AdaptationReport, choose_shots, personalise
 from pfedbayespt.client.context_store import DEFAULT_STORE_BYTES
 from pfedbayespt.client.contexts import DEFAULT_CACHE_BYTES
 from pfedbayespt.client.coordinator import CoordinatorClient
@@ -26,12 +27,14 @@ from pfedbayespt.client.federation_model import FederationModel
 from pfedbayespt.client.learner import Learner
 from pfedbayespt.client.loop import SiteLoop
 from pfedbayespt.client.outbox import Outbox
+from pfedbayespt.client.personal import PersonalStore
 from pfedbayespt.client.predictor import DEFAULT_NUM_SAMPLES, LocalPredictor
 from pfedbayespt.client.predictors import Predictors
 from pfedbayespt.client.state import Progress, StateDirectory
 from pfedbayespt.client.transport import Timeouts, Transport
 from pfedbayespt.client.workplace import ImageOptions, Images, encoded, read_split, read_splits, set_up
 from pfedbayespt.model.backbone import choose_device
+from pfedbayespt.model.personalisation import AdaptationConfig, HeadKind
 from pfedbayespt.protocol import Evaluation, Federation, FederationSpecification, Prediction
 from pfedbayespt.protocol import Site as SiteRecord
 
@@ -240,9 +243,12 @@ class Site:
             NoServingVersion: the federation has none yet.
             StateError: `offline`, and that version is not kept here.
         """
+        return self._all_predictors().get(model_version, offline=offline)
+
+    def _all_predictors(self) -> Predictors:
         if self._predictors is None:
             self._predictors = Predictors(self._state, self.client, self.model())
-        return self._predictors.get(model_version, offline=offline)
+        return self._predictors
 
     def predict(
         self,
@@ -256,6 +262,57 @@ class Site:
         """Classify one JPEG, PNG or WEBP file, here; see `LocalPredictor.predict` and `predictor`."""
         predictor = self.predictor(model_version=model_version)
         return predictor.predict(image, num_samples=num_samples, top_k=top_k, seed=seed)
+
+    def adapt(
+        self,
+        images: Images,
+        held_out: Images | None = None,
+        *,
+        shots: int | None = None,
+        kind: HeadKind = "residual",
+        model_version: int | None = None,
+        seed: int = 0,
+        insist: bool = False,
+        skip_unreadable: bool = False,
+    ) -> AdaptationReport:
+        """Tune a head of this site's own on a few labelled images, everything else frozen; see `client.adaptation`.
+
+        It is used for predictions here as long as its version or a later one answers. A site that has never taken
+        part in a round can do this.
+
+        Args:
+            images: labelled images to learn from.
+            held_out: others, to compare on; None: those of `images` that are not learnt from.
+            shots: how many of each class to learn from; None: 5, or all if `held_out` is given.
+            kind: `residual` stays near the federation's head, `head` becomes the site's own.
+            model_version: a version's number; None: the one that serves now.
+            seed: chooses the images and the prompt samples.
+            insist: keep the head even if it does not help on the held-out images.
+            skip_unreadable: leave out files that are no readable images.
+
+        Raises:
+            DatasetError: the images or labels cannot be used.
+        """
+        options = ImageOptions(skip_unreadable=skip_unreadable)
+        everything = read_split(images, self.specification.classes, options)
+        per_class = shots or (5 if held_out is None else len(everything.labels))
+        chosen, others = choose_shots(everything.labels, per_class, seed)
+        compared = (
+            everything.part(others)
+            if held_out is None
+            else read_split(held_out, self.specification.classes, options)
+        )
+        head = self.specification.head
+        # A residual that rounds train has the site's class prior in it, and no prior is put on top.
+        free_of_prior = head.label_shift and not head.personal_residual
+        return personalise(
+            self._all_predictors().shared(model_version),
+            everything.part(chosen),
+            compared,
+            PersonalStore(self.directory / "personal"),
+            AdaptationConfig(kind, seed=seed, free_of_prior=free_of_prior),
+            insist=insist,
+        )
 
     def status(self) -> SiteStatus:
         """Return where the site stands."""

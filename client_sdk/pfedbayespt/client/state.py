@@ -4,7 +4,7 @@
     agreement.json       the specification it agreed to, pinned, and where its backbone file is
     progress.json        how far it has come
     serving.json         the version that answered predictions last
-    personal.safetensors parameters that never leave this machine
+    personal/            parameters that never leave this machine (see personal.py)
     contexts/            encoded images (see context_store.py)
     training/            how far training has come in the live round (see checkpoints.py)
     outbox/              a finished update that is not yet acknowledged (see outbox.py)
@@ -30,8 +30,6 @@ from pydantic import Field, SecretStr, ValidationError, field_serializer
 
 from pfedbayespt.client.errors import StateError
 from pfedbayespt.protocol import Digest, FederationSpecification, Message, Slug
-
-PERSONAL_FILE = "personal.safetensors"
 
 Record = TypeVar("Record", bound=Message)
 
@@ -176,11 +174,6 @@ class StateDirectory:
     def write_serving(self, serving: ServingVersion) -> None:
         """Remember which version answers predictions."""
         self._write("serving.json", serving)
-
-    def read_personal(self) -> bytes | None:
-        """Return the file of the personal parameters, if there is one."""
-        file = self.path / PERSONAL_FILE
-        return file.read_bytes() if file.exists() else None
 
     def remove(self) -> None:
         """Remove the directory with everything in it.
