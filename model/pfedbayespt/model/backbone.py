@@ -66,8 +66,14 @@ class Backbone(nn.Module):
         self.image_size: int = vit.patch_embed.img_size[0]
         self.patch_size: tuple[int, int] = vit.patch_embed.patch_size
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the token states."""
+        return self.vit.cls_token.dtype  # type: ignore[no-any-return]
+
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N d"]:
-        """Return the token states before the first block: class token, registers, patches."""
+        """Return the token states before the first block: class token, registers, patches; in the trunk's type."""
+        images = images.to(self.dtype)
         tokens: Tensor = self.vit._pos_embed(self.vit.patch_embed(images))  # noqa: SLF001 - timm has no public way
         return self.vit.norm_pre(tokens)  # type: ignore[no-any-return]
 

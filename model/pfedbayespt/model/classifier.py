@@ -34,8 +34,8 @@ class PromptedClassifier(nn.Module):
             config.posterior,
             feature_dim=insertion.feature_dim,
             num_tokens=insertion.num_tokens,
-            initial_prompt=insertion.initial_prompt(generator),
-            prompt_scale=insertion.prompt_scale(),
+            initial_prompt=_exact(insertion.initial_prompt(generator)),
+            prompt_scale=_exact(insertion.prompt_scale()),
             generator=generator,
         )
         self.readout = ReadOut(
@@ -74,8 +74,11 @@ class PromptedClassifier(nn.Module):
             mixed_precision: let the trunk compute in bfloat16; on CUDA only.
         """
         on_cuda = self.device.type == "cuda"
+        prompts, central = (
+            part.to(self.insertion.backbone.dtype) for part in (draw.prompts, draw.central_prompt)
+        )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed_precision and on_cuda):
-            readout = self.insertion.decode(context, draw.prompts, draw.central_prompt)
+            readout = self.insertion.decode(context, prompts, central)
         standardised: Tensor = self.readout_moments(readout.to(self.posterior.mean.dtype))
         return standardised
 
@@ -91,3 +94,8 @@ def build_classifier(
     """Return an untrained classifier on the backbone's device, drawn from `generator`, which is on the CPU."""
     insertion = build_insertion(config.insertion, backbone, config.head.mid_block)
     return PromptedClassifier(config, insertion, generator)
+
+
+def _exact(prompt: Tensor) -> Tensor:
+    """Return the prompt in float32 or better, in whatever the trunk computes."""
+    return prompt.to(torch.promote_types(prompt.dtype, torch.float32))
