@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench-method bench-training demo backbone test faults check format lint types imports clean
+.PHONY: help setup bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ bench-method: $(BENCH_CACHE)/data/letters-a.npz ## Compare the method with its r
 
 bench-training: $(VENV)/.ready ## What a training step costs, by where prompts act (QUICK=1: a tiny transformer)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training/training_cost.py $(if $(QUICK),--quick)
+
+bench-serving: backbone ## What doubt costs and how the server bears load (QUICK=1: a tiny transformer, few requests)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving/bench_serving.py $(if $(QUICK),--quick) --weights $(BENCH_WEIGHTS)
 
 WORKERS ?= 2
 
