@@ -44,8 +44,8 @@ from pfedbayespt.client.work import LocalModel, LocalUpdate
 from pfedbayespt.protocol import (
     Assignment,
     Round,
-    RoundTask,
     RoundStatus,
+    RoundTask,
     SiteAction,
     UpdateManifest,
     digest_of_bytes,
@@ -257,14 +257,6 @@ def _may_pass(error: TransportError | ProblemError) -> bool:
     return is_torn or isinstance(error, TransportError) or error.status in _PASSING_STATUSES
 
 
-def _round_of(assignment: Assignment) -> Round:
-    if assignment.round is None:
-        raise TransportError("the coordinator asks to train without naming a round")
-    return assignment.round
-
-
-def _manifest(asked: Round, base: bytes, update: LocalUpdate) -> UpdateManifest:
-    return UpdateManifest(
 def _is_in_vain(asked: Round, assignment: Assignment) -> bool:
     """Whether no round will count an update for `asked` any more."""
     now, late_policy = assignment.round, assignment.specification.rounds.late_policy
@@ -277,6 +269,14 @@ def _is_in_vain(asked: Round, assignment: Assignment) -> bool:
     return late_policy == "drop"
 
 
+def _round_of(assignment: Assignment) -> Round:
+    if assignment.round is None:
+        raise TransportError("the coordinator asks to train without naming a round")
+    return assignment.round
+
+
+def _manifest(asked: Round, base: bytes, update: LocalUpdate) -> UpdateManifest:
+    return UpdateManifest(
         federation=asked.federation,
         round_id=asked.round_id,
         task=asked.task,
