@@ -1,46 +1,70 @@
-"""The methods by name: which algorithm, which posterior, which read-out, and the controls.
+"""The methods by name: which algorithm, which posterior, what the generator reads, and the controls.
 
-Every trained method has the same trunk, insertion, read-out, rounds, epochs and batch size.
+Every trained method has the same trunk, insertion, read-out, head options, epochs and batch size; learning rates
+and rounds come from `choices.py`, with the same candidates for all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from baselines import apfl, closed_form, ditto, fedavg, fedbabu, fedper, fedprox, fedrep, local, pfedme
-from fleet import Fleet, Parameters
+import conditions
+from baselines import (
+    apfl,
+    closed_form,
+    ditto,
+    fedavg,
+    fedbabu,
+    fedper,
+    fedprox,
+    fedrep,
+    local,
+    pfedme,
+    pfedpg,
+)
+from fleet import Condition, Control, Fleet, Parameters
 
 Fit = Callable[[Fleet, int], Parameters]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the tables.
+    """One row of the tables, and rows for what is left of it when something is taken away at test.
 
     Attributes:
         fit: the federated algorithm.
         posterior: changes to the posterior's configuration.
         training: changes to the training configuration.
-        blind: the generator sees no image (client-level posterior, as pFedBayes has one over weights).
+        condition: what the generator reads; None: the image's frozen features.
         frozen_readout: no prompts at all: a linear probe.
-        shuffle: at test, each image gets another one's prompt.
+        like: the method whose tuning it takes, so that a control differs in one thing; None: tuned itself.
+        controls: further rows from the same parameters.
     """
 
     fit: Fit = fedavg.fit
-    posterior: dict[str, Any] = field(default_factory=lambda: {"family": "shared"})
-    training: dict[str, Any] = field(default_factory=dict)
-    blind: bool = False
+    posterior: Mapping[str, Any] = field(default_factory=lambda: {"family": "shared"})
+    training: Mapping[str, Any] = field(default_factory=dict)
+    condition: Condition | None = None
     frozen_readout: bool = False
-    shuffle: bool = False
+    like: str | None = None
+    controls: Mapping[str, Control] = field(default_factory=dict)
 
 
-def _ours(**changes: Any) -> dict[str, Any]:
-    return {"family": "semi_implicit"} | changes
-
+OURS = "pFedBayesPT"
+_SEMI_IMPLICIT = {"family": "semi_implicit"}
+_DETERMINISTIC = {"family": "deterministic"}
+_TAKEN_AWAY = {
+    "ours, prompts shuffled": Control(shuffle=True),
+    "ours, eps off": Control(without_eps=True),
+    "ours, u off": Control(without_u=True),
+    "ours, S = 1": Control(num_samples=1),
+}
 
 METHODS: dict[str, Method] = {
     "probe": Method(frozen_readout=True),
     "local": Method(local.fit),
+    "local probe": Method(local.fit, frozen_readout=True),
+    "FedPer probe": Method(fedper.fit, frozen_readout=True),
     "FedAvg-VPT": Method(),
     "FedProx": Method(fedprox.fit),
     "FedPer": Method(fedper.fit),
@@ -49,17 +73,38 @@ METHODS: dict[str, Method] = {
     "Ditto": Method(ditto.fit),
     "pFedMe": Method(pfedme.fit),
     "APFL": Method(apfl.fit),
-    "pFedBayes": Method(posterior={"family": "gaussian"}, blind=True),
+    "pFedPG": Method(pfedpg.fit),
+    "pFedPG, shared head": Method(pfedpg.fit_shared_head),
+    "SGPT-like": Method(posterior=_DETERMINISTIC, condition=conditions.group),
+    "class mixing": Method(posterior=_DETERMINISTIC, condition=conditions.classes),
+    "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
     "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True),
     "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True),
-    "pFedBayesPT": Method(posterior=_ours()),
-    "deterministic": Method(posterior=_ours(family="deterministic")),
-    "deterministic+dropout": Method(posterior=_ours(family="deterministic", dropout=0.3)),
-    "gaussian": Method(posterior=_ours(family="gaussian")),
-    "K=0": Method(posterior=_ours(), training={"num_mixing_samples": 0}),
-    "beta=0": Method(posterior=_ours(), training={"beta": 0.0}),
-    "blind": Method(posterior=_ours(), blind=True),
-    "shuffled": Method(posterior=_ours(), shuffle=True),
+    OURS: Method(posterior=_SEMI_IMPLICIT, controls=_TAKEN_AWAY),
+    "deterministic": Method(posterior=_DETERMINISTIC),
+    "deterministic + dropout": Method(posterior=_DETERMINISTIC | {"dropout": 0.3}, like="deterministic"),
+    "Gaussian": Method(posterior={"family": "gaussian"}),
+    "K = 0": Method(posterior=_SEMI_IMPLICIT, training={"num_mixing_samples": 0}, like=OURS),
+    "beta = 0": Method(posterior=_SEMI_IMPLICIT, training={"beta": 0.0}, like=OURS),
+    "style": Method(posterior=_SEMI_IMPLICIT, condition=conditions.style, like=OURS),
 }
-CORE = ("probe", "local", "FedAvg-VPT", "deterministic", "gaussian", "pFedBayesPT")
-CONTROLS = ("deterministic", "deterministic+dropout", "gaussian", "K=0", "beta=0", "blind", "shuffled")
+CONTROLS = (
+    "deterministic",
+    "deterministic + dropout",
+    "Gaussian",
+    "K = 0",
+    "beta = 0",
+    "style",
+    *_TAKEN_AWAY,
+)
+HEADS = ("Fed3R", "FedNCM", "probe", "local probe", "FedPer probe")
+PROMPTS = (
+    "FedAvg-VPT",
+    "SGPT-like",
+    "class mixing",
+    "pFedPG",
+    "pFedPG, shared head",
+    "deterministic",
+    "Gaussian",
+    OURS,
+)

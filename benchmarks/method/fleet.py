@@ -1,15 +1,16 @@
 """All sites trained in one batch: every trainable tensor has a leading site dimension C.
 
-The posterior, the objective, the trunk and the read-out are the product's (`pfedbayespt.model`). The small part
-that differs between sites, posterior and head, runs under `torch.vmap`; the trunk is the same for all, so sites
-and images are one batch for it. AdamW is elementwise, so one optimiser steps all sites as if each had its own;
-only the clip needs a norm per site.
+The posterior, the objective, the optimiser's groups and schedule, the trunk and the read-out are the product's
+(`pfedbayespt.model`). The small part that differs between sites, posterior and heads, runs under `torch.vmap`;
+the trunk is the same for all, so sites and images are one batch for it. AdamW is elementwise, so one optimiser
+steps all sites as if each had its own; only the clip needs a norm per site.
 
 Randomness is each site's own, from (seed, round, site), drawn as `pfedbayespt.model.training` draws it.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,14 @@ from pfedbayespt.model.config import ModelConfig, TrainingConfig
 from pfedbayespt.model.generator import dropout_mask
 from pfedbayespt.model.objective import beta_at, divergence, pull
 from pfedbayespt.model.readout import log_class_prior
-from pfedbayespt.model.training import learning_rate_share
+from pfedbayespt.model.training import learning_rate_share, parameter_groups
 
 Parameters = dict[str, Tensor]
 Penalty = Callable[[Parameters], Tensor]
 Noises = tuple[Tensor, Tensor, Tensor | None]
 View = Callable[[Parameters], Parameters]
+Condition = Callable[["Fleet"], Tensor]
+"""From a fleet to what the generator reads of every image, [1, N, F] or, if sites differ in it, [C, N, F]."""
 
 
 class _Drawn(nn.Module):
@@ -36,7 +39,7 @@ class _Drawn(nn.Module):
 
     def __init__(self, model: PromptedClassifier) -> None:
         super().__init__()
-        self.posterior, self.head = model.posterior, model.readout.head
+        self.posterior, self.readout = model.posterior, model.readout
 
     def forward(
         self, features: Tensor, noise: Tensor, mixing: Tensor, mask: Tensor | None
@@ -52,6 +55,27 @@ class Answers:
     probabilities: Tensor
     labels: Tensor
     epistemic: Tensor
+    domains: Tensor
+
+
+@dataclass(frozen=True)
+class Control:
+    """What is taken away at test from a trained model, to see whether it did anything.
+
+    Attributes:
+        shuffle: each image gets the prompt of another one.
+        without_eps: no mixing noise.
+        without_u: no explicit noise.
+        num_samples: S, if another one.
+    """
+
+    shuffle: bool = False
+    without_eps: bool = False
+    without_u: bool = False
+    num_samples: int | None = None
+
+
+_AS_TRAINED = Control()
 
 
 class Fleet:
@@ -71,21 +95,24 @@ class Fleet:
         config: ModelConfig,
         training: TrainingConfig,
         *,
-        blind: bool = False,
+        condition: Condition | None = None,
         frozen_readout: bool = False,
         num_rounds: int | None = None,
     ) -> None:
         self.encoded, self.training, self.config = encoded, training, config
         self.train_indices, self.test_indices = torch.from_numpy(train), torch.from_numpy(test)
         self.labels = torch.from_numpy(encoded.pool.labels).long()
+        self.domains = torch.from_numpy(encoded.pool.domains).long()
         self.num_sites = len(train)
-        self.blind, self.frozen_readout, self.num_rounds = blind, frozen_readout, num_rounds
+        self.frozen_readout, self.num_rounds = frozen_readout, num_rounds
         generator = torch.Generator().manual_seed(training.seed)
         self.model = build_classifier(config, encoded.backbone, generator)
         self._set_statistics()
         self.parts = _Drawn(self.model)
         self.initial = {n: p.detach().clone() for n, p in self.parts.named_parameters()}
         self.log_prior = self._log_prior()
+        self.features = self.model.feature_moments(encoded.context.features)
+        self.condition = self.features[None] if condition is None else condition(self)
 
     def stack(self, parameters: Parameters) -> Parameters:
         """Give every site a copy."""
@@ -116,9 +143,8 @@ class Fleet:
         values = {n: p.clone().requires_grad_(trainable(n)) for n, p in start.items()}
         moving = [n for n in values if values[n].requires_grad]
         share = learning_rate_share(self.training, round_number, self.num_rounds)
-        optimizer = torch.optim.AdamW(
-            self._groups(values, moving, share), weight_decay=self.training.weight_decay, fused=True
-        )
+        groups = parameter_groups({n: values[n] for n in moving}, self.training, share)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.training.weight_decay, fused=True)
         centre = (base or start)["posterior.mean"].detach()
         streams = [self._streams(round_number, site) for site in range(self.num_sites)]
         for _ in range(self.training.local_epochs if epochs is None else epochs):
@@ -126,41 +152,49 @@ class Fleet:
                 loss = self._loss(view(values), indices, noises, round_number, centre)
                 total = loss if penalty is None else loss + penalty(values)
                 total.sum().backward()
-                self._clip([values[n] for n in moving])
+                self._clip([values[n] for n in moving if not is_residual(n)])
+                self._clip([values[n] for n in moving if is_residual(n)])
                 optimizer.step()
                 optimizer.zero_grad()
         return {n: p.detach() for n, p in values.items()}
 
     @torch.no_grad()
-    def answer(self, parameters: Parameters, num_samples: int, *, shuffle: bool = False) -> Answers:
+    def answer(self, parameters: Parameters, num_samples: int, control: Control = _AS_TRAINED) -> Answers:
         """Predict every site's test images with its row of `parameters`, its class prior added if trained so.
 
         Args:
             parameters: stacked.
             num_samples: S.
-            shuffle: give each image the prompt of another one, a control.
+            control: what is taken away.
         """
         noise_generator = torch.Generator().manual_seed(97)
+        posterior = self.model.posterior
         chunks = []
         for indices in self.test_indices.split(26, dim=1):
-            samples = num_samples if self.model.posterior.noise_width else 1
-            shape = (*indices.shape, samples, self.model.posterior.noise_width)
-            noise = torch.randn(shape, generator=noise_generator)
-            mixing = noise.new_zeros(*indices.shape, 0, self.model.posterior.noise_dim)
-            logits, _ = self._logits(parameters, indices, noise, mixing, None, shuffle=shuffle)
-            if self.log_prior is not None:
-                logits = logits + self.log_prior[:, None, None]
-            chunks.append(logits.softmax(-1))
-        samples = torch.cat(chunks, dim=1)
-        mean = samples.mean(2)
-        epistemic = _entropy(mean) - _entropy(samples).mean(2)
-        return Answers(mean, self.labels[self.test_indices], epistemic)
+            samples = (control.num_samples or num_samples) if posterior.noise_width else 1
+            noise = torch.randn(*indices.shape, samples, posterior.noise_width, generator=noise_generator)
+            noise[..., : posterior.noise_dim] *= not control.without_eps
+            noise[..., posterior.noise_dim :] *= not control.without_u
+            mixing = noise.new_zeros(*indices.shape, 0, posterior.noise_dim)
+            readout, _ = self._read(parameters, indices, noise, mixing, None, shuffle=control.shuffle)
+            chunks.append(self._predicted(parameters, readout).softmax(-1))
+        drawn = torch.cat(chunks, dim=1)
+        mean = drawn.mean(2)
+        epistemic = _entropy(mean) - _entropy(drawn).mean(2)
+        return Answers(mean, self.labels[self.test_indices], epistemic, self.domains[self.test_indices])
+
+    def answer_unseen(self, parameters: Parameters, test: np.ndarray, num_samples: int) -> Answers:
+        """Predict the images [U, N] of sites that never trained, with the sites' mean and no class prior."""
+        stranger = copy(self)
+        stranger.num_sites, stranger.test_indices = len(test), torch.from_numpy(test)
+        stranger.log_prior, stranger.condition = None, self.condition.mean(0, keepdim=True)
+        return stranger.answer(stranger.stack(average(parameters)), num_samples)
 
     def readouts(self, indices: Tensor) -> Tensor:
         """Return the standardised read-out of the frozen trunk."""
         return self.model.readout_moments(self.encoded.readout[indices])
 
-    def _logits(
+    def _read(
         self,
         parameters: Parameters,
         indices: Tensor,
@@ -170,23 +204,28 @@ class Fleet:
         *,
         shuffle: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Return logits [C, B, S, K] and the KL [C, B, S]."""
+        """Return the standardised read-out [C, B, S, R] and the KL [C, B, S]."""
         sites, batch = indices.shape
-        head = parameters["head.weight"], parameters["head.bias"]
         if self.frozen_readout:
             readout = self.readouts(indices)[:, :, None]
-            return _heads(head, readout), readout.new_zeros(sites, batch, 1)
+            return readout, readout.new_zeros(sites, batch, 1)
         context = self.encoded.context.select(indices.flatten())
-        features = self.model.feature_moments(context.features).view(sites, batch, -1)
-        features = features * (0.0 if self.blind else 1.0)
+        own_table = torch.arange(sites)[:, None] if len(self.condition) > 1 else 0
+        features = self.condition[own_table, indices]
         prompts, central, kl = vmap(self._draw, in_dims=(0, 0, 0, 0, None if mask is None else 0))(
             parameters, features, noise, mixing, mask
         )
         if shuffle:
             prompts, central = prompts.roll(1, dims=1), central.roll(1, dims=1)
         readout = self.model.insertion.decode(context, prompts.flatten(0, 1), central.flatten(0, 1))
-        standardised = self.model.readout_moments(readout).view(sites, batch, *readout.shape[1:])
-        return _heads(head, standardised), kl
+        return self.model.readout_moments(readout).view(sites, batch, *readout.shape[1:]), kl
+
+    def _predicted(self, parameters: Parameters, readout: Tensor) -> Tensor:
+        """Return the logits that a site answers with: a personal residual has learned its class prior."""
+        logits = linear(parameters, "readout.head", readout)
+        if self.config.head.personal_residual:
+            return logits + linear(parameters, "readout.residual", readout)
+        return logits if self.log_prior is None else logits + self.log_prior[:, None, None]
 
     def _draw(
         self, parameters: Parameters, features: Tensor, noise: Tensor, mixing: Tensor, mask: Tensor | None
@@ -204,19 +243,28 @@ class Fleet:
         round_number: int,
         centre: Tensor,
     ) -> Tensor:
-        """Return the product's objective per site, [C]."""
-        logits, kl = self._logits(parameters, indices, *noises)
+        """Return the product's objective per site, [C], and the residual's own loss with it."""
+        readout, kl = self._read(parameters, indices, *noises)
+        logits = linear(parameters, "readout.head", readout)
         if self.log_prior is not None:
             logits = logits + self.log_prior[:, None, None]
-        targets = self.labels[indices][..., None, None].expand(*logits.shape[:3], 1)
-        nll = -logits.log_softmax(-1).gather(-1, targets).mean((1, 2, 3))
+        loss = self._cross_entropy(logits, indices)
+        if self.config.head.personal_residual:
+            fixed = readout.detach()
+            shared = linear(parameters, "readout.head", fixed).detach()
+            residual = linear(parameters, "readout.residual", fixed)
+            loss = loss + self._cross_entropy(shared + residual, indices)
         posterior = self.model.posterior
         if posterior.latent_size == 0 or self.frozen_readout:
-            return nll
+            return loss
         beta = beta_at(self.training.beta, self.training.beta_warmup_rounds, round_number)
         scale = posterior.config.prompt_scale * posterior.prompt_scale
         drift = vmap(pull, in_dims=(0, 0, None))(parameters["posterior.mean"], centre, scale)
-        return nll + beta * (kl.mean((1, 2)) / posterior.latent_size + drift)
+        return loss + beta * (kl.mean((1, 2)) / posterior.latent_size + drift)
+
+    def _cross_entropy(self, logits: Tensor, indices: Tensor) -> Tensor:
+        targets = self.labels[indices][..., None, None].expand(*logits.shape[:3], 1)
+        return -logits.log_softmax(-1).gather(-1, targets).mean((1, 2, 3))
 
     def _streams(self, round_number: int, site: int) -> tuple[torch.Generator, torch.Generator]:
         sequence = np.random.SeedSequence([self.training.seed, round_number, site])
@@ -247,21 +295,10 @@ class Fleet:
         drawn = [mask for mask in masks if mask is not None]
         return torch.stack(noise), torch.stack(mixing), torch.stack(drawn) if drawn else None
 
-    def _groups(self, values: Parameters, moving: list[str], share: float) -> list[dict[str, object]]:
-        """As the product's optimiser: the prompt and its scale are held by the prior, not by decay."""
-        held = {"posterior.mean", "posterior.log_scale"}
-        head = [n for n in moving if n.startswith("head.")]
-        rest = [n for n in moving if n not in head and n not in held]
-        rate = share * self.training.learning_rate
-        groups = [
-            {"params": [values[n] for n in head], "lr": share * self.training.head_learning_rate},
-            {"params": [values[n] for n in rest], "lr": rate},
-            {"params": [values[n] for n in moving if n in held], "lr": rate, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
-
     def _clip(self, tensors: list[Tensor]) -> None:
         grads = [t.grad for t in tensors if t.grad is not None]
+        if not grads:
+            return
         norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
         factor = (self.training.gradient_clip_norm / (norm + 1e-6)).clamp_max(1.0)
         for grad in grads:
@@ -290,11 +327,29 @@ def average(parameters: Parameters) -> Parameters:
     return {name: value.mean(0) for name, value in parameters.items()}
 
 
-def _heads(head: tuple[Tensor, Tensor], readout: Tensor) -> Tensor:
-    weight, bias = head
-    flat = readout.flatten(1, 2)
-    logits = torch.baddbmm(bias[:, None], flat, weight.transpose(1, 2))
-    return logits.view(*readout.shape[:3], -1)
+def is_residual(name: str) -> bool:
+    """Say whether a parameter is part of the personal residual."""
+    return name.startswith("readout.residual.")
+
+
+def is_head(name: str) -> bool:
+    """Say whether a parameter belongs to a head, shared or personal."""
+    return name.startswith("readout.")
+
+
+def federate(own: Parameters, personal: Callable[[str], bool] = is_residual) -> Parameters:
+    """Return what the sites hold after a round: the mean, but of what is personal their own."""
+    size = len(next(iter(own.values())))
+    return {
+        n: p if personal(n) else p.mean(0, keepdim=True).expand(size, *p.shape[1:]) for n, p in own.items()
+    }
+
+
+def linear(parameters: Parameters, layer: str, inputs: Tensor) -> Tensor:
+    """Apply each site's own linear layer to its inputs [C, B, S, R]."""
+    weight, bias = parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]
+    outputs = torch.baddbmm(bias[:, None], inputs.flatten(1, 2), weight.transpose(1, 2))
+    return outputs.view(*inputs.shape[:3], -1)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

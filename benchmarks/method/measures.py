@@ -35,8 +35,38 @@ def pooled_measures(answers: Answers) -> dict[str, float]:
         "ece": ece(p, y),
         "auroc_total": auroc(total, wrong),
         "auroc_epistemic": auroc(answers.epistemic.flatten().double().numpy(), wrong),
-        "aurc": float((wrong[np.argsort(total, kind="stable")].cumsum() / np.arange(1, len(y) + 1)).mean()),
+        "aurc": float(risks(total, wrong).mean()),
     }
+
+
+def curves(answers: Answers) -> dict[str, list[list[float]]]:
+    """Return what the plots need, over all sites.
+
+    reliability: per bin of confidence [images, sum of confidence, right]; risk: [coverage, share of errors] when
+    the images of highest total entropy are left out; domains: per domain [images, right].
+    """
+    p = answers.probabilities.double().flatten(0, 1).numpy()
+    y, domains = answers.labels.flatten().numpy(), answers.domains.flatten().numpy()
+    confidence, right = p.max(1), p.argmax(1) == y
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    risk = risks(-(p * np.log(np.maximum(p, 1e-12))).sum(1), ~right)
+    kept = np.linspace(0.05, 1.0, 20)
+    return {
+        "reliability": [
+            [int((bins == b).sum()), float(confidence[bins == b].sum()), int(right[bins == b].sum())]
+            for b in range(_BINS)
+        ],
+        "risk": [[float(share), float(risk[max(0, round(share * len(y)) - 1)])] for share in kept],
+        "domains": [
+            [int((domains == d).sum()), int(right[domains == d].sum())] for d in range(domains.max() + 1)
+        ],
+    }
+
+
+def risks(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Return the share of errors among the 1, 2, ... least doubtful images."""
+    order = np.argsort(doubt, kind="stable")
+    return wrong[order].cumsum() / np.arange(1, len(wrong) + 1)
 
 
 def ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -59,10 +89,11 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def paired(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Compare [seeds, sites] measures: mean difference, 95 % bootstrap interval over (seed, site), effect size.
+    """Compare [seeds, sites] measures: mean difference, 95 % bootstrap interval, effect size, sign-flip p.
 
     Seeds are resampled first, then sites within them: sites of one seed share a global model, so they are no
-    independent evidence.
+    independent evidence. The p-value flips the sign of each (seed, site) pair and so takes them as independent:
+    where the two disagree, believe the interval.
     """
     difference = ours - theirs
     rng = np.random.default_rng(seed)
@@ -73,4 +104,7 @@ def paired(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> dict[str, flo
     low, high = np.quantile(means, [0.025, 0.975])
     spread = difference.std(ddof=1) if difference.size > 1 else 0.0
     effect = difference.mean() / spread if spread > 0 else 0.0
-    return {"mean": float(difference.mean()), "low": float(low), "high": float(high), "effect": float(effect)}
+    flipped = (rng.choice([-1.0, 1.0], (_RESAMPLES, difference.size)) * difference.ravel()).mean(1)
+    p_value = (1 + (np.abs(flipped) >= np.abs(difference.mean()) - 1e-12).sum()) / (1 + _RESAMPLES)
+    numbers = {"mean": difference.mean(), "low": low, "high": high, "effect": effect, "p": p_value}
+    return {name: float(value) for name, value in numbers.items()}

@@ -21,7 +21,10 @@ Kind = Literal["F1", "F2", "F3"]
 
 @dataclass(frozen=True)
 class Setting:
-    """A heterogeneity setting; its name is its row in the tables."""
+    """A heterogeneity setting; its name is its row in the tables.
+
+    `num_unseen` further sites hold test images alone: the federation never sees them.
+    """
 
     kind: Kind = "F2"
     alpha_domain: float = 1.0
@@ -31,6 +34,7 @@ class Setting:
     num_sites: int = 8
     num_train: int = 128
     num_test: int = 208
+    num_unseen: int = 0
 
     @property
     def name(self) -> str:
@@ -44,10 +48,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Partition:
-    """Indices into the pool, one row per site, and each site's mixture of domains."""
+    """Indices into the pool, one row per site, and each site's mixture of domains; unseen sites only test."""
 
     train: np.ndarray
     test: np.ndarray
+    unseen: np.ndarray
     domain_mixture: np.ndarray
 
 
@@ -73,7 +78,14 @@ def partition(pool: Pool, setting: Setting, seed: int, *, validate: bool = False
         train.append(taken)
     measured_on = free if validate else pool.is_test
     test = [_sample(pool, table, measured_on, setting.num_test, rng) for table in tables]
-    return Partition(np.stack(train), np.stack(test), np.stack([table.sum(1) for table in tables]))
+    strangers = [_cells(pool, setting, setting.num_sites + i, rng) for i in range(setting.num_unseen)]
+    unseen = [_sample(pool, table, measured_on, setting.num_test, rng) for table in strangers]
+    return Partition(
+        np.stack(train),
+        np.stack(test),
+        np.array(unseen, dtype=int).reshape(setting.num_unseen, setting.num_test),
+        np.stack([table.sum(1) for table in tables]),
+    )
 
 
 def _cells(pool: Pool, setting: Setting, site: int, rng: np.random.Generator) -> np.ndarray:

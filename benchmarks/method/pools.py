@@ -97,8 +97,12 @@ def encode_pool(
     config = BackboneConfig(ARCHITECTURE, digest, size)
     backbone = load_backbone(config, weights)
     built = build_insertion(insertion, backbone, mid_block)
-    key = f"{pool.name}-{hashlib.sha256(pool.images.tobytes()).hexdigest()[:12]}-{config}-{insertion}-{mid_block}"
-    file = cache / f"{pool.name}-{insertion.kind}{insertion.num_blocks}-{_short(key)}.safetensors"
+    kind = (
+        "prefix" if insertion.kind == "prefix" else "boundary"
+    )  # prompt length and depth leave no trace in it
+    pixels = hashlib.sha256(pool.images.tobytes()).hexdigest()
+    key = f"{pixels}-{config}-{kind}-{insertion.num_blocks}-{built.mid_block}"
+    file = cache / f"{pool.name}-{kind}{insertion.num_blocks}-{_short(key)}.safetensors"
     if not file.exists():
         cache.mkdir(parents=True, exist_ok=True)
         save_file(_encode(pool, config, built), file)

@@ -1,25 +1,51 @@
-"""Tables from the runs on disk: CSV with every (seed, site), Markdown with means and paired differences."""
+"""Tables from the runs on disk: CSV with every (seed, site), Markdown with means, paired differences and ranks.
+
+Rules:
+    1. Accuracy, NLL, Brier score and ECE are means over (seed, site); AUROC and AURC are of a seed's pooled sites.
+    2. The best rival is the one of highest mean accuracy that is neither ours nor a control of ours.
+    3. Two methods are compared over the seeds that both have.
+"""
 
 import csv
 import json
+import platform
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import timm
+import torch
+from catalogue import CONTROLS, OURS
 from measures import paired
 
-OURS = "pFedBayesPT"
-CONTROLS = {"deterministic", "deterministic+dropout", "gaussian", "K=0", "beta=0", "blind", "shuffled"}
-_MEASURES = ("accuracy", "nll", "brier", "ece")
+Runs = dict[str, dict[int, dict[str, Any]]]
+MEASURES = ("accuracy", "nll", "brier", "ece")
+_HEADINGS = (
+    "method",
+    "accuracy %",
+    "worst site",
+    "unseen sites",
+    "NLL",
+    "ECE",
+    "AUROC total / epistemic",
+    "AURC",
+    "seeds",
+    "accuracy, ours minus it [95 %] (effect, p)",
+    "NLL, ours minus it [95 %]",
+)
+_POOLED = ("auroc_total", "auroc_epistemic", "aurc")
 
 
-def write_tables(out: Path, setting: str) -> dict[str, object]:
-    """Write `<out>/<setting>.csv` and `.md`; return the summary with our lead over the best rival."""
-    runs = _runs(out / setting)
-    _write_csv(out / f"{setting}.csv", runs)
-    methods = {name: _summary(by_seed) for name, by_seed in sorted(runs.items())}
-    summary: dict[str, object] = {"setting": setting, "methods": methods}
-    lines = _markdown(runs, methods)
+def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
+    """Write `<out>/<plan>.csv` and `.md`; return the summary with our lead over the best rival."""
+    out.mkdir(parents=True, exist_ok=True)
+    _write_csv(out / f"{plan}.csv", runs)
+    methods = {name: summarise(by_seed) for name, by_seed in sorted(runs.items())}
+    (out / f"{plan}.md").write_text("\n".join(_markdown(runs, methods)) + "\n")
+    shown = {name: {m: row[m] for m in ("accuracy", "nll", "ece", "seeds")} for name, row in methods.items()}
+    summary: dict[str, Any] = {"setting": plan, "methods": shown}
     rivals = [name for name in methods if name != OURS and name not in CONTROLS]
     if OURS in runs and rivals:
         best = max(rivals, key=lambda name: methods[name]["accuracy"])
@@ -29,63 +55,99 @@ def write_tables(out: Path, setting: str) -> dict[str, object]:
             "lead_over_best_rival": lead["mean"],
             "interval": [lead["low"], lead["high"]],
         }
-    (out / f"{setting}.md").write_text("\n".join(lines) + "\n")
     return summary
 
 
-def compare(runs: dict[str, dict[int, dict]], other: str, measure: str = "accuracy") -> dict[str, float]:
+def write_overall(runs_of_plan: Mapping[str, Runs], out: Path) -> None:
+    """Write `<out>/overall.md`: the mean rank in accuracy and in NLL of every method that all plans have."""
+    common = set.intersection(*(set(runs) for runs in runs_of_plan.values())) - set(CONTROLS)
+    ranks: dict[str, dict[str, list[int]]] = {m: defaultdict(list) for m in ("accuracy", "nll")}
+    for runs in runs_of_plan.values():
+        rows = {name: summarise(runs[name]) for name in common}
+        for measure, sign in (("accuracy", -1), ("nll", 1)):
+            ordered = sorted(common, key=lambda name: sign * rows[name][measure])
+            for rank, name in enumerate(ordered, start=1):
+                ranks[measure][name].append(rank)
+    lines = [
+        f"Plans: {', '.join(sorted(runs_of_plan))}; {len(common)} methods that all of them have, no controls.",
+        "",
+        "| method | mean rank, accuracy | mean rank, NLL |",
+        "|---|---:|---:|",
+    ]
+    for name in sorted(common, key=lambda name: np.mean(ranks["accuracy"][name])):
+        accuracy, nll = (float(np.mean(ranks[m][name])) for m in ("accuracy", "nll"))
+        lines.append(f"| {name} | {accuracy:.1f} | {nll:.1f} |")
+    (out / "overall.md").write_text("\n".join(lines) + "\n")
+
+
+def compare(runs: Runs, other: str, measure: str = "accuracy") -> dict[str, float]:
     """Return our paired difference to another method over the seeds that both have."""
     seeds = sorted(set(runs[OURS]) & set(runs[other]))
     if not seeds:
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "effect": float("nan")}
+        return dict.fromkeys(("mean", "low", "high", "effect", "p"), float("nan"))
     ours, theirs = (
         np.array([[s[measure] for s in runs[n][seed]["sites"]] for seed in seeds]) for n in (OURS, other)
     )
     return paired(ours, theirs)
 
 
-def _runs(folder: Path) -> dict[str, dict[int, dict]]:
-    runs: dict[str, dict[int, dict]] = defaultdict(dict)
+def read_runs(folder: Path) -> Runs:
+    """Return a plan's runs by method and seed."""
+    runs: Runs = defaultdict(dict)
     for file in sorted(folder.glob("*/*.json")):
         run = json.loads(file.read_text())
         runs[run["method"]][run["seed"]] = run
     return dict(runs)
 
 
-def _summary(by_seed: dict[int, dict]) -> dict[str, float]:
-    means = {m: float(np.mean([[s[m] for s in run["sites"]] for run in by_seed.values()])) for m in _MEASURES}
-    worst = float(np.mean([min(s["accuracy"] for s in run["sites"]) for run in by_seed.values()]))
-    pooled = {
-        m: float(np.mean([run["pooled"][m] for run in by_seed.values()]))
-        for m in ("auroc_total", "auroc_epistemic")
-    }
-    return means | pooled | {"worst_site": worst, "seeds": len(by_seed)}
+def summarise(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the means of one method."""
+    runs = by_seed.values()
+    row = {m: float(np.mean([[s[m] for s in run["sites"]] for run in runs])) for m in MEASURES}
+    row |= {m: float(np.mean([run["pooled"][m] for run in runs])) for m in _POOLED}
+    row["worst_site"] = float(np.mean([min(s["accuracy"] for s in run["sites"]) for run in runs]))
+    unseen = [s["accuracy"] for run in runs for s in run.get("unseen", ())]
+    row["unseen"] = float(np.mean(unseen)) if unseen else float("nan")
+    return row | {"seeds": len(by_seed)}
 
 
-def _markdown(runs: dict[str, dict[int, dict]], methods: dict[str, dict[str, float]]) -> list[str]:
+def _markdown(runs: Runs, methods: dict[str, dict[str, float]]) -> list[str]:
     lines = [
-        "| method | accuracy % | worst site | NLL | ECE | AUROC total / epistemic | seeds | ours minus it [95 %] |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| {' | '.join(_HEADINGS)} |",
+        f"|---|{'---:|' * (len(_HEADINGS) - 1)}",
     ]
     for name in sorted(methods, key=lambda n: -methods[n]["accuracy"]):
         m = methods[name]
-        lead = ""
-        if OURS in runs and name != OURS:
-            d = compare(runs, name)
-            lead = f"{100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+        unseen = "" if np.isnan(m["unseen"]) else f"{100 * m['unseen']:.1f}"
         lines.append(
-            f"| {name} | {100 * m['accuracy']:.1f} | {100 * m['worst_site']:.1f} | {m['nll']:.3f} | {m['ece']:.3f} "
-            f"| {m['auroc_total']:.3f} / {m['auroc_epistemic']:.3f} | {m['seeds']} | {lead} |"
+            f"| {name} | {100 * m['accuracy']:.1f} | {100 * m['worst_site']:.1f} | {unseen} | {m['nll']:.3f} "
+            f"| {m['ece']:.3f} | {m['auroc_total']:.3f} / {m['auroc_epistemic']:.3f} | {m['aurc']:.3f} "
+            f"| {m['seeds']} | {_leads(runs, name)} |"
         )
     return lines
 
 
-def _write_csv(file: Path, runs: dict[str, dict[int, dict]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+def _leads(runs: Runs, name: str) -> str:
+    if OURS not in runs or name == OURS:
+        return "|"
+    a, n = compare(runs, name), compare(runs, name, "nll")
+    accuracy = f"{100 * a['mean']:+.1f} [{100 * a['low']:+.1f}, {100 * a['high']:+.1f}]"
+    nll = f"{n['mean']:+.3f} [{n['low']:+.3f}, {n['high']:+.3f}]"
+    return f"{accuracy} ({a['effect']:+.2f}, {a['p']:.3f}) | {nll}"
+
+
+def _write_csv(file: Path, runs: Runs) -> None:
+    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
     with file.open("w", newline="") as stream:
+        stream.write(f"# command: make bench-method; seeds: {', '.join(map(str, seeds))}\n# {_machine()}\n")
         writer = csv.writer(stream)
-        writer.writerow(["method", "seed", "site", *_MEASURES])
+        writer.writerow(["method", "seed", "site", *MEASURES])
         for name, by_seed in sorted(runs.items()):
             for seed, run in sorted(by_seed.items()):
                 for site, row in enumerate(run["sites"]):
-                    writer.writerow([name, seed, site, *(round(row[m], 6) for m in _MEASURES)])
+                    writer.writerow([name, seed, site, *(round(row[m], 6) for m in MEASURES)])
+
+
+def _machine() -> str:
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
+    return f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} thread(s); {versions}"

@@ -1,174 +1,180 @@
 """Compare methods: partition, train, measure, and write tables; what is done already is not done again.
 
-    python benchmarks/method/run.py --data POOL --weights FILE --out DIR [options]
+    python benchmarks/method/run.py --cache DIR --weights FILE --out DIR [--plans A,B] [--methods A,B] [--seeds 5]
+    python benchmarks/method/run.py ... --quick
 
-Every run (setting, insertion, method, seed) writes one JSON file; the tables are made from all of them.
+Every run (plan, method, seed) writes one JSON file; the tables and plots are made from all of them.
 """
 
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from catalogue import CORE, METHODS, Method
-from fleet import Fleet
-from measures import pooled_measures, site_measures
-from partition import Setting, partition
+from catalogue import HEADS, METHODS, PROMPTS, Method
+from choices import QUICK_CHOICE, Choice, read_choices
+from fleet import Answers, Fleet
+from measures import curves, pooled_measures, site_measures
+from partition import partition
+from plans import IMAGE_SIZE, MID_BLOCK, PLANS, QUICK, Plan
+from plots import draw_plots
 from pools import Encoded, encode_pool, load_pool, thin
-from report import write_tables
+from report import read_runs, write_overall, write_tables
 
-from pfedbayespt.model.config import HeadConfig, InsertionConfig, ModelConfig, PosteriorConfig, TrainingConfig
+from pfedbayespt.model.config import HeadConfig, ModelConfig
 
-MID_BLOCK = 8
-IMAGE_SIZE = 84
-SMALL_GENERATOR = PosteriorConfig(latent_dim=16, hidden_dim=32, noise_dim=8)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything but method and seed that a run depends on."""
-
-    setting: Setting
-    insertion: InsertionConfig
-    num_rounds: int = 10
-    num_samples: int = 4
-    label_shift: bool = False
-    validate: bool = False
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    posterior: PosteriorConfig = field(default_factory=lambda: SMALL_GENERATOR)
+DEFAULT_METHODS = (*HEADS, *PROMPTS)
+POOLS = {"letters": "letters-a.npz", "ideograms": "ideograms"}
 
 
-def run_one(encoded: Encoded, plan: Plan, method: Method, seed: int) -> dict[str, object]:
-    """Train one method once and measure it."""
-    split = partition(encoded.pool, plan.setting, seed, validate=plan.validate)
+def build_fleet(
+    encoded: Encoded, plan: Plan, method: Method, choice: Choice, seed: int, *, validate: bool = False
+) -> tuple[Fleet, Any]:
+    """Return the sites of one run, and who holds what."""
+    split = partition(encoded.pool, plan.setting, seed, validate=validate)
     config = ModelConfig(
         encoded.pool.num_classes,
         plan.insertion,
         replace(plan.posterior, **method.posterior),
-        HeadConfig(MID_BLOCK, label_shift=plan.label_shift),
+        HeadConfig(MID_BLOCK, label_shift=plan.label_shift, personal_residual=plan.personal_residual),
     )
-    training = replace(plan.training, seed=seed, **method.training)
+    rates = {"learning_rate": choice.learning_rate, "head_learning_rate": choice.head_learning_rate}
+    training = replace(plan.training, seed=seed, **(rates | dict(method.training)))
     fleet = Fleet(
         encoded,
         split.train,
         split.test,
         config,
         training,
-        blind=method.blind,
+        condition=method.condition,
         frozen_readout=method.frozen_readout,
-        num_rounds=plan.num_rounds,
+        num_rounds=choice.num_rounds,
     )
-    started = time.perf_counter()
-    parameters = method.fit(fleet, plan.num_rounds)
-    trained = time.perf_counter()
-    answers = fleet.answer(parameters, plan.num_samples, shuffle=method.shuffle)
+    return fleet, split
+
+
+def run_one(
+    encoded: Encoded, plan: Plan, name: str, choice: Choice, seed: int, *, controls: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Train one method once and measure it, and with `controls` what is left of it without its parts."""
+    method = METHODS[name]
+    fleet, split = build_fleet(encoded, plan, method, choice, seed)
+    started = time.process_time()
+    parameters = method.fit(fleet, choice.num_rounds)
+    trained = time.process_time()
+    result = _measured(fleet.answer(parameters, plan.num_samples))
+    if len(split.unseen):
+        strangers = fleet.answer_unseen(parameters, split.unseen, plan.num_samples)
+        result["unseen"] = site_measures(strangers)
+    result |= {
+        "mixtures": split.domain_mixture.tolist(),
+        "training_cpu_seconds": trained - started,
+        "prediction_cpu_seconds": time.process_time() - trained,
+    }
+    results = {name: result}
+    for row, control in (method.controls if controls else {}).items():
+        results[row] = _measured(fleet.answer(parameters, plan.num_samples, control))
+    common = {"plan": plan.name, "seed": seed, "setup": asdict(plan), "choice": asdict(choice)}
+    return {row: {"method": row, **common, **measured} for row, measured in results.items()}
+
+
+def _measured(answers: Answers) -> dict[str, Any]:
     return {
         "sites": site_measures(answers),
         "pooled": pooled_measures(answers),
-        "mixtures": split.domain_mixture.tolist(),
-        "training_seconds": trained - started,
-        "prediction_seconds": time.perf_counter() - trained,
-        "plan": asdict(plan),
+        "curves": curves(answers),
     }
 
 
-def run_all(encoded: Encoded, plan: Plan, names: list[str], seeds: range, out: Path) -> None:
+def run_all(
+    encoded: Encoded,
+    plan: Plan,
+    names: list[str],
+    seeds: range,
+    out: Path,
+    choices: dict[str, Choice],
+    *,
+    controls: bool,
+) -> None:
     """Run what has no result yet."""
     for seed in seeds:
         for name in names:
-            file = out / plan.setting.name / name / f"{seed}.json"
-            if file.exists():
-                _check_same_plan(file, plan)
+            if _done(out, plan, name, seed, controls=controls):
                 continue
-            result = run_one(encoded, plan, METHODS[name], seed)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps({"method": name, "seed": seed, "setting": plan.setting.name} | result))
-            accuracy, nll = (
-                sum(s[m] for s in result["sites"]) / len(result["sites"]) for m in ("accuracy", "nll")
-            )
-            print(
-                f"{plan.setting.name:14s} {name:22s} seed {seed}  accuracy {100 * accuracy:5.1f}  nll {nll:.3f}  "
-                f"{result['training_seconds']:.0f} s + {result['prediction_seconds']:.0f} s",
-                flush=True,
-            )
+            for row, result in run_one(
+                encoded, plan, name, choices[METHODS[name].like or name], seed, controls=controls
+            ).items():
+                _keep(out, plan, row, seed, result)
 
 
-def _check_same_plan(file: Path, plan: Plan) -> None:
-    if json.loads(file.read_text())["plan"] != json.loads(json.dumps(asdict(plan))):
-        raise SystemExit(f"{file} is the result of another plan; choose another --out, or remove it")
+def _done(out: Path, plan: Plan, name: str, seed: int, *, controls: bool) -> bool:
+    rows = [name, *(METHODS[name].controls if controls else ())]
+    files = [_file(out, plan, row, seed) for row in rows]
+    for file in filter(Path.exists, files):
+        if json.loads(file.read_text())["setup"] != json.loads(json.dumps(asdict(plan))):
+            raise SystemExit(f"{file} is the result of another plan; choose another --out, or remove it")
+    return all(file.exists() for file in files)
+
+
+def _file(out: Path, plan: Plan, row: str, seed: int) -> Path:
+    return out / plan.name / row / f"{seed}.json"
+
+
+def _keep(out: Path, plan: Plan, row: str, seed: int, result: dict[str, Any]) -> None:
+    file = _file(out, plan, row, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result))
+    sites = result["sites"]
+    accuracy, nll = (sum(s[m] for s in sites) / len(sites) for m in ("accuracy", "nll"))
+    seconds = result.get("training_cpu_seconds", 0.0)
+    print(
+        f"{plan.name:22s} {row:24s} seed {seed}  accuracy {100 * accuracy:5.1f}  nll {nll:.3f}  {seconds:.0f} s",
+        flush=True,
+    )
+
+
+def load_encoded(plan: Plan, cache: Path, weights: Path) -> Encoded:
+    """Return the plan's images with their contexts, encoded if they are not in the cache yet."""
+    pool = thin(load_pool(cache / "data" / POOLS[plan.data]), *plan.per_cell)
+    return encode_pool(pool, weights, IMAGE_SIZE, plan.insertion, MID_BLOCK, cache / "contexts")
 
 
 def main() -> None:
     """Run the command line."""
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
-    plan = _plan(options)
-    pool = thin(load_pool(options.data), options.train_per_cell, options.test_per_cell)
-    encoded = encode_pool(pool, options.weights, IMAGE_SIZE, plan.insertion, MID_BLOCK, options.cache)
-    names = options.methods.split(",") if options.methods else list(CORE)
-    run_all(encoded, plan, names, range(options.seeds), options.out)
-    print(json.dumps(write_tables(options.out, plan.setting.name)))
-
-
-def _plan(options: argparse.Namespace) -> Plan:
-    sizes = (options.sites, options.train_per_site, options.test_per_site)
-    return Plan(
-        Setting(options.kind, options.alpha, options.alpha_label, options.classes, options.held_out, *sizes),
-        InsertionConfig(options.insertion, options.blocks, options.prompts, not options.shallow),
-        options.rounds,
-        options.samples,
-        label_shift=options.label_shift,
-        validate=options.validate,
-        training=TrainingConfig(
-            learning_rate=options.rate,
-            head_learning_rate=options.head_rate,
-            beta=options.beta,
-            batch_size=options.batch,
-            local_epochs=options.epochs,
-        ),
-    )
+    plans = [QUICK] if options.quick else [PLANS[name] for name in options.plans.split(",")]
+    chosen = {} if options.quick else read_choices(options.out / "tuning.csv")
+    folder = options.cache / "runs"
+    for plan in plans:
+        encoded = load_encoded(plan, options.cache, options.weights)
+        tuned = chosen.get(plan.tuned_on or plan.name, {})
+        choices = dict.fromkeys(METHODS, QUICK_CHOICE) if options.quick else tuned
+        names = options.methods.split(",")
+        run_all(encoded, plan, names, range(options.seeds), folder, choices, controls=options.controls)
+        draw_plots(read_runs(folder / plan.name), plan.name, encoded.pool.domain_names, options.out)
+    runs = {plan.name: read_runs(folder / plan.name) for plan in plans}
+    write_overall(runs, options.out)
+    for name, of_plan in runs.items():
+        print(json.dumps(write_tables(of_plan, name, options.out)))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare federated methods over one frozen trunk.")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True, help="holds data/, contexts/ and runs/")
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, default=Path(".cache/contexts"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument(
-        "--methods", default="", help="comma-separated names of catalogue.py; the core ones if empty"
-    )
-    parser.add_argument("--kind", choices=("F1", "F2", "F3"), default="F2")
-    parser.add_argument("--alpha", type=float, default=1.0)
-    parser.add_argument("--alpha-label", type=float)
-    parser.add_argument("--classes", type=int)
-    parser.add_argument("--held-out", type=int)
-    parser.add_argument("--label-shift", action="store_true")
-    parser.add_argument(
-        "--validate", action="store_true", help="measure on spare training images, for tuning"
-    )
-    parser.add_argument("--insertion", choices=("twoway", "prefix", "hybrid"), default="prefix")
-    parser.add_argument("--blocks", type=int, default=6)
-    parser.add_argument("--prompts", type=int, default=4)
-    parser.add_argument("--shallow", action="store_true", help="prompts join once, not anew in each block")
-    parser.add_argument("--sites", type=int, default=6)
-    parser.add_argument("--train-per-site", type=int, default=64)
-    parser.add_argument("--test-per-site", type=int, default=104)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument(
-        "--train-per-cell", type=int, default=10, help="training images per domain and class in the pool"
-    )
-    parser.add_argument("--test-per-cell", type=int, default=6)
+    parser.add_argument("--out", type=Path, required=True, help="for tables and plots; holds tuning.csv")
+    parser.add_argument("--plans", default=",".join(PLANS), help="comma-separated names of plans.py")
+    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help="names of catalogue.py")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=5e-3)
-    parser.add_argument("--head-rate", type=float, default=3e-3)
-    parser.add_argument("--beta", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--controls", action="store_true", help="also measure without eps, without u, shuffled"
+    )
+    parser.add_argument("--quick", action="store_true", help="a small federation, untuned")
+    parser.add_argument("--threads", type=int, default=1)
     return parser
 
 

@@ -1,31 +1,37 @@
 """All sites in one batch must be what each site computes alone with the product."""
 
+import io
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from catalogue import METHODS
-from fleet import Fleet, average
+from fleet import Control, Fleet, average, federate, is_head, is_residual
 from measures import site_measures
 from partition import Setting, partition
 
 from pfedbayespt.model.classifier import build_classifier
 from pfedbayespt.model.config import HeadConfig, InsertionConfig, ModelConfig, PosteriorConfig, TrainingConfig
-from pfedbayespt.model.sources import InMemoryContexts
+from pfedbayespt.model.parameters import difference, load_shared_parameters, shared_parameters
+from pfedbayespt.model.sources import InMemoryContexts, gather_statistics
 from pfedbayespt.model.training import train_round
+from pfedbayespt.protocol import ParametersManifest, digest_of_bytes, tensors
+from pfedbayespt.server.blobs import TemporaryBlob
+from pfedbayespt.server.worker.aggregation import WeightedUpdate, aggregate
 
 POSTERIOR = PosteriorConfig(latent_dim=4, noise_dim=3, hidden_dim=8)
 TRAINING = TrainingConfig(local_epochs=2, batch_size=8, num_mixing_samples=3, seed=5)
 SETTING = Setting("F2", num_sites=3, num_train=20, num_test=26)
 
 
-def make_fleet(encoded, *, label_shift=False, **posterior) -> Fleet:
+def make_fleet(encoded, *, label_shift=False, personal_residual=False, **posterior) -> Fleet:
     config = ModelConfig(
         3,
         InsertionConfig("prefix", 2, 2),
         replace(POSTERIOR, **posterior),
-        HeadConfig(4, label_shift=label_shift),
+        HeadConfig(4, label_shift=label_shift, personal_residual=personal_residual),
     )
     split = partition(encoded.pool, SETTING, seed=0)
     return Fleet(encoded, split.train, split.test, config, TRAINING, num_rounds=4)
@@ -33,15 +39,36 @@ def make_fleet(encoded, *, label_shift=False, **posterior) -> Fleet:
 
 def product_round(fleet, encoded, site, start):
     """Train one site with the product's own code, from the fleet's start."""
-    model = build_classifier(fleet.config, encoded.backbone, torch.Generator().manual_seed(9))
-    model.feature_moments.load_state_dict(fleet.model.feature_moments.state_dict())
-    model.readout_moments.load_state_dict(fleet.model.readout_moments.state_dict())
-    model.posterior.load_state_dict(part(start, "posterior.", site))
-    model.readout.head.load_state_dict(part(start, "head.", site))
+    model = build_from(fleet, encoded, start)
     mine = fleet.train_indices[site]
     source = InMemoryContexts(encoded.context.select(mine), fleet.labels[mine])
     train_round(model, source, TRAINING, round_number=2, num_rounds=4, seed=site)
     return model
+
+
+def build_from(fleet, encoded, start):
+    """Return the product's model with the parameters and statistics that every site starts from."""
+    model = build_classifier(fleet.config, encoded.backbone, torch.Generator().manual_seed(9))
+    model.feature_moments.load_state_dict(fleet.model.feature_moments.state_dict())
+    model.readout_moments.load_state_dict(fleet.model.readout_moments.state_dict())
+    model.posterior.load_state_dict(part(start, "posterior.", 0))
+    model.readout.load_state_dict(part(start, "readout.", 0))
+    return model
+
+
+def coordinate(base, updates):
+    """Aggregate with the coordinator's own code, over real tensor files; sites hold equally many images."""
+    manifest = ParametersManifest(
+        federation="bench", specification_digest="sha256:" + "a" * 64, version_number=1
+    )
+    files = [tensors.encode(update, manifest) for update in updates]
+    weighted = [
+        WeightedUpdate(digest_of_bytes(file), partial(io.BytesIO, file), 1 / len(files)) for file in files
+    ]
+    output = TemporaryBlob(io.BytesIO())
+    aggregate(io.BytesIO(tensors.encode(base, manifest)), weighted, manifest, output)
+    output.file.seek(0)
+    return tensors.decode(output.file.read())[1]
 
 
 def part(parameters, prefix, site):
@@ -49,27 +76,86 @@ def part(parameters, prefix, site):
 
 
 @pytest.mark.parametrize(
-    ("label_shift", "posterior"),
+    "options",
     [
-        (False, {}),
-        (True, {"dropout": 0.3}),
-        (False, {"family": "gaussian"}),
-        (False, {"family": "deterministic"}),
-        (False, {"family": "shared"}),
+        {},
+        {"label_shift": True, "dropout": 0.3},
+        {"label_shift": True, "personal_residual": True},
+        {"family": "gaussian"},
+        {"family": "deterministic"},
+        {"family": "shared"},
     ],
+    ids=str,
 )
-def test_one_simulated_round_is_one_real_round_at_every_site(encoded, label_shift, posterior):
-    fleet = make_fleet(encoded, label_shift=label_shift, **posterior)
+def test_one_simulated_round_is_one_real_round_at_every_site(encoded, options):
+    fleet = make_fleet(encoded, **options)
     start = fleet.stack(fleet.initial)
     after = fleet.train(start, round_number=2)
     for site in range(fleet.num_sites):
         model = product_round(fleet, encoded, site, start)
-        for name, value in model.posterior.named_parameters():
-            torch.testing.assert_close(after[f"posterior.{name}"][site], value, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(
-            after["head.weight"][site], model.readout.head.weight, rtol=1e-4, atol=1e-5
-        )
-    assert not torch.equal(after["head.weight"][0], after["head.weight"][1])
+        real = {f"posterior.{n}": p for n, p in model.posterior.named_parameters()}
+        real |= {f"readout.{n}": p for n, p in model.readout.named_parameters()}
+        assert set(real) == set(after)
+        for name, value in real.items():
+            torch.testing.assert_close(after[name][site], value, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(after["readout.head.weight"][0], after["readout.head.weight"][1])
+
+
+def test_the_simulated_average_is_what_the_coordinator_makes_of_the_sites_updates(encoded):
+    fleet = make_fleet(encoded)
+    start = fleet.stack(fleet.initial)
+    real = [product_round(fleet, encoded, site, start) for site in range(fleet.num_sites)]
+    base = shared_parameters(build_from(fleet, encoded, start))
+    updates = [difference(shared_parameters(model), base) for model in real]
+    version = coordinate(base, updates)
+    simulated = average(fleet.train(start, round_number=2))
+    load_shared_parameters(real[0], version)
+    expected = {f"posterior.{n}": p for n, p in real[0].posterior.named_parameters()}
+    expected |= {f"readout.{n}": p for n, p in real[0].readout.named_parameters()}
+    for name, value in expected.items():
+        torch.testing.assert_close(simulated[name], value.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_the_simulation_are_the_mean_of_what_sites_gather(encoded):
+    fleet = make_fleet(encoded)
+    sources = [InMemoryContexts(encoded.context.select(m), fleet.labels[m]) for m in fleet.train_indices]
+    gathered = [gather_statistics(fleet.model, source) for source in sources]
+    simulated = shared_parameters(fleet.model)
+    for name in gathered[0]:
+        mean = np.mean([site[name] for site in gathered], axis=0)
+        np.testing.assert_allclose(simulated[name], mean, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_personal_is_not_averaged(encoded):
+    fleet = make_fleet(encoded, personal_residual=True)
+    trained = fleet.train(fleet.stack(fleet.initial), 1)
+    for personal, expected in ((is_head, trained["readout.head.weight"]), (is_residual, None)):
+        after = federate(trained, personal)["readout.head.weight"]
+        mean = trained["readout.head.weight"].mean(0).expand_as(after)
+        torch.testing.assert_close(after, mean if expected is None else expected)
+    assert torch.equal(federate(trained)["readout.residual.weight"], trained["readout.residual.weight"])
+
+
+def test_unseen_sites_are_answered_by_the_mean_without_a_class_prior(encoded):
+    fleet = make_fleet(encoded, label_shift=True, family="shared")
+    stacked = fleet.train(fleet.stack(fleet.initial), 1)
+    unseen = fleet.answer_unseen(stacked, fleet.test_indices[:1].numpy(), num_samples=2)
+    known = fleet.answer(fleet.stack(average(stacked)), num_samples=2)
+    unshifted = known.probabilities[0].log() - fleet.log_prior[0]
+    torch.testing.assert_close(unseen.probabilities[0], unshifted.softmax(-1), rtol=1e-3, atol=1e-4)
+
+
+def test_a_control_takes_away_just_what_it_names(encoded):
+    fleet = make_fleet(encoded)
+    stacked = fleet.train(fleet.stack(fleet.initial), 1)
+
+    def answer(**control):
+        return fleet.answer(stacked, 3, Control(**control))
+
+    assert not torch.equal(answer().probabilities, answer(shuffle=True).probabilities)
+    assert not torch.equal(answer().probabilities, answer(without_eps=True).probabilities)
+    assert answer(without_eps=True, without_u=True).epistemic.abs().max() < 1e-5 < answer().epistemic.max()
+    assert answer(num_samples=1).epistemic.abs().max() < 1e-5
 
 
 def test_the_average_of_equal_models_is_that_model(encoded):
@@ -92,10 +178,10 @@ def test_every_method_learns_an_easy_task_and_answers_with_probabilities(encoded
         split.test,
         config,
         training,
-        blind=method.blind,
+        condition=method.condition,
         frozen_readout=method.frozen_readout,
     )
-    answers = fleet.answer(method.fit(fleet, 5), num_samples=2, shuffle=method.shuffle)
+    answers = fleet.answer(method.fit(fleet, 5), num_samples=2)
     torch.testing.assert_close(answers.probabilities.sum(-1), torch.ones(3, 26))
     assert np.mean([row["accuracy"] for row in site_measures(answers)]) > 0.5
 
@@ -112,4 +198,4 @@ def test_without_prompts_a_linear_probe_on_the_frozen_readout_is_trained(encoded
     )
     after = frozen.train(frozen.stack(frozen.initial), 1)
     torch.testing.assert_close(after["posterior.mean"], frozen.stack(frozen.initial)["posterior.mean"])
-    assert after["head.weight"].abs().max() > 0
+    assert after["readout.head.weight"].abs().max() > 0

@@ -1,17 +1,16 @@
 """APFL. Deng et al., "Adaptive personalized federated learning", 2020: predict with alpha v_c + (1 - alpha) w."""
 
-from fleet import Fleet, Parameters, average
+from fleet import Fleet, Parameters, federate
 
 
 def fit(fleet: Fleet, num_rounds: int, alpha: float = 0.5) -> Parameters:
     """Train the shared model, and an own one through the mixture of the two; alpha stays fixed."""
-    shared, own = fleet.initial, fleet.stack(fleet.initial)
+    shared = own = fleet.stack(fleet.initial)
     for number in range(1, num_rounds + 1):
-        start = fleet.stack(shared)
-        after = fleet.train(start, number)
+        after = fleet.train(shared, number)
         own = fleet.train(own, number, view=lambda v, w=after: mixture(v, w, alpha))
-        shared = average(after)
-    return mixture(own, fleet.stack(shared), alpha)
+        shared = federate(after)
+    return mixture(own, shared, alpha)
 
 
 def mixture(own: Parameters, shared: Parameters, alpha: float) -> Parameters:

@@ -16,7 +16,9 @@ def fit_ridge(fleet: Fleet, num_rounds: int, ridge: float = 300.0) -> Parameters
     extended = torch.cat([readout, torch.ones(len(readout), 1)], 1)
     gram = extended.T @ extended + ridge * torch.eye(extended.shape[1])
     weights = torch.linalg.solve(gram, extended.T @ targets).T * _SCALE
-    return fleet.stack(fleet.initial | {"head.weight": weights[:, :-1], "head.bias": weights[:, -1]})
+    return fleet.stack(
+        fleet.initial | {"readout.head.weight": weights[:, :-1], "readout.head.bias": weights[:, -1]}
+    )
 
 
 def fit_class_means(fleet: Fleet, num_rounds: int) -> Parameters:  # noqa: ARG001
@@ -24,7 +26,9 @@ def fit_class_means(fleet: Fleet, num_rounds: int) -> Parameters:  # noqa: ARG00
     readout, targets = _training_data(fleet)
     means = targets.T @ readout / targets.sum(0)[:, None].clamp_min(1)
     weights = means / means.norm(dim=1, keepdim=True).clamp_min(1e-6) * _SCALE / readout.shape[1] ** 0.5
-    return fleet.stack(fleet.initial | {"head.weight": weights, "head.bias": torch.zeros(len(weights))})
+    return fleet.stack(
+        fleet.initial | {"readout.head.weight": weights, "readout.head.bias": torch.zeros(len(weights))}
+    )
 
 
 def _training_data(fleet: Fleet) -> tuple[torch.Tensor, torch.Tensor]:

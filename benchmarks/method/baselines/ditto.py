@@ -3,16 +3,15 @@
 v_c:  loss_c(v_c) + lambda/2 |v_c - w|^2,     w by FedAvg
 """
 
-from fleet import Fleet, Parameters, average
+from fleet import Fleet, Parameters, federate
 
 from baselines.fedprox import proximity
 
 
 def fit(fleet: Fleet, num_rounds: int, pull: float = 0.1) -> Parameters:
     """Train a shared model, and beside it an own one that is held near it (twice the computing of the others)."""
-    shared, own = fleet.initial, fleet.stack(fleet.initial)
+    shared = own = fleet.stack(fleet.initial)
     for number in range(1, num_rounds + 1):
-        start = fleet.stack(shared)
-        own = fleet.train(own, number, penalty=proximity(start, pull))
-        shared = average(fleet.train(start, number))
+        own = fleet.train(own, number, penalty=proximity(shared, pull))
+        shared = federate(fleet.train(shared, number))
     return own

@@ -3,18 +3,17 @@
 loss_c + mu/2 |w_c - w|^2
 """
 
-from fleet import Fleet, Parameters, average
+from fleet import Fleet, Parameters, Penalty, federate
 
 
 def fit(fleet: Fleet, num_rounds: int, mu: float = 0.01) -> Parameters:
     """Train together, each site held near the round's start."""
-    shared = fleet.initial
+    own = fleet.stack(fleet.initial)
     for number in range(1, num_rounds + 1):
-        start = fleet.stack(shared)
-        shared = average(fleet.train(start, number, penalty=proximity(start, mu)))
-    return fleet.stack(shared)
+        own = federate(fleet.train(own, number, penalty=proximity(own, mu)))
+    return own
 
 
-def proximity(centre: Parameters, mu: float):
+def proximity(centre: Parameters, mu: float) -> Penalty:
     """Return the penalty mu/2 |w_c - centre_c|^2 per site."""
     return lambda w: 0.5 * mu * sum((w[n] - centre[n]).flatten(1).square().sum(1) for n in w)

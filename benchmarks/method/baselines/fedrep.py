@@ -1,8 +1,6 @@
 """FedRep. Collins et al., "Exploiting shared representations", ICML 2021: first the head, then the body."""
 
-from fleet import Fleet, Parameters, average
-
-from baselines.fedper import is_head
+from fleet import Fleet, Parameters, federate, is_head
 
 
 def fit(fleet: Fleet, num_rounds: int) -> Parameters:
@@ -12,5 +10,5 @@ def fit(fleet: Fleet, num_rounds: int) -> Parameters:
     for number in range(1, num_rounds + 1):
         own = fleet.train(own, number, epochs=head_epochs, trainable=is_head)
         own = fleet.train(own, number, epochs=1, trainable=lambda name: not is_head(name))
-        own = own | {n: p for n, p in fleet.stack(average(own)).items() if not is_head(n)}
+        own = federate(own, personal=is_head)
     return own

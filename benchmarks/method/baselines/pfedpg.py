@@ -1,0 +1,37 @@
+"""pFedPG. Yang et al., "Efficient model personalization via client-specific prompt generation", ICCV 2023.
+
+m_c = m + W e_c;   sites train m_c and a head;   the server descends  -sum_c <m_c' - m_c, m + W e_c>  in m, W and e
+
+The paper's server generates by cross-attention from learned client embeddings e_c to base prompts; here by a linear
+map of them, with the gradient that the sites' changes give, as there. The head is the sites' own, as in the paper,
+or shared.
+"""
+
+import torch
+from fleet import Fleet, Parameters, federate, is_head, is_residual
+
+_WIDTH = 16
+_MEAN = "posterior.mean"
+
+
+def fit(fleet: Fleet, num_rounds: int, *, personal_head: bool = True) -> Parameters:
+    """Generate each site's prompt at the server, train prompt and head at the site."""
+    generator = torch.Generator().manual_seed(fleet.training.seed)
+    kept = is_head if personal_head else is_residual
+    own, base = fleet.stack(fleet.initial), fleet.initial[_MEAN]
+    sites = torch.randn(fleet.num_sites, _WIDTH, generator=generator) / _WIDTH**0.5
+    weights = torch.zeros(_WIDTH, base.numel())
+    for number in range(1, num_rounds + 1):
+        start = base + sites @ weights
+        trained = fleet.train(own | {_MEAN: start}, number)
+        change = trained[_MEAN] - start
+        base = base + change.mean(0)
+        own_part = change - change.mean(0)
+        sites, weights = sites + own_part @ weights.T, weights + sites.T @ own_part
+        own = federate(trained, personal=kept)
+    return own | {_MEAN: base + sites @ weights}
+
+
+def fit_shared_head(fleet: Fleet, num_rounds: int) -> Parameters:
+    """As `fit`, with one head for all."""
+    return fit(fleet, num_rounds, personal_head=False)

@@ -1,0 +1,96 @@
+"""The settings that are run, each with all that a run depends on besides method and seed.
+
+Rules:
+    1. Every method of a plan has the plan's data, sites, trunk, insertion, read-out, head options and epochs.
+    2. Plans of one `tuned_on` share what was tuned on it: learning rates are not chosen setting by setting.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from partition import Setting
+
+from pfedbayespt.model.config import InsertionConfig, PosteriorConfig, TrainingConfig
+
+MID_BLOCK = 8
+IMAGE_SIZE = 84
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One setting, or a head option within it.
+
+    Attributes:
+        name: its row in the tables.
+        data: `letters` or `ideograms`.
+        setting: who holds what.
+        insertion: where prompts act.
+        per_cell: training and test images kept of each domain and class.
+        num_samples: S at test.
+        label_shift: balanced softmax with the site's class prior, in training and in its answers.
+        personal_residual: a residual head of each site's own.
+        tuned_on: the plan whose validation split chose learning rates and rounds; itself if empty.
+    """
+
+    name: str
+    data: str
+    setting: Setting
+    insertion: InsertionConfig
+    per_cell: tuple[int, int]
+    num_samples: int = 4
+    label_shift: bool = False
+    personal_residual: bool = False
+    tuned_on: str = ""
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(local_epochs=1, batch_size=16, learning_rate=5e-3)
+    )
+    posterior: PosteriorConfig = field(
+        default_factory=lambda: PosteriorConfig(latent_dim=16, hidden_dim=32, noise_dim=8)
+    )
+
+
+_SITES = Setting("F2", 1.0, num_sites=8, num_train=128, num_test=104, num_unseen=2)
+_LETTERS = Plan("letters-F2", "letters", _SITES, InsertionConfig("prefix", 6, 4), (10, 6))
+_IDEOGRAMS = replace(
+    _LETTERS,
+    name="ideograms-label0.1",
+    data="ideograms",
+    setting=replace(_SITES, alpha_label=0.1, num_train=96, num_test=78),
+    insertion=InsertionConfig("prefix", 3, 4),
+    per_cell=(10, 6),
+    label_shift=True,
+)
+
+
+def _letters(name: str, **changes: object) -> Plan:
+    return replace(_LETTERS, name=name, setting=replace(_SITES, **changes), tuned_on=_LETTERS.name)
+
+
+def _ideograms(name: str, plan: Plan = _IDEOGRAMS, **changes: object) -> Plan:
+    return replace(plan, name=name, setting=replace(_IDEOGRAMS.setting, **changes), tuned_on=_IDEOGRAMS.name)
+
+
+PLANS: dict[str, Plan] = {
+    plan.name: plan
+    for plan in (
+        _LETTERS,
+        _letters("letters-F3", kind="F3"),
+        _letters("letters-F1", kind="F1"),
+        _letters("letters-F2-alpha0.1", alpha_domain=0.1),
+        _IDEOGRAMS,
+        replace(
+            _IDEOGRAMS,
+            name="ideograms-label0.1-residual",
+            personal_residual=True,
+            tuned_on=_IDEOGRAMS.name,
+        ),
+        _ideograms("ideograms-label0.5", alpha_label=0.5),
+        _ideograms("ideograms-F2", replace(_IDEOGRAMS, label_shift=False), alpha_label=None),
+    )
+}
+QUICK = replace(
+    _LETTERS,
+    name="quick-letters-F2",
+    setting=replace(_SITES, num_sites=4, num_train=52, num_test=52, num_unseen=1),
+    per_cell=(3, 2),
+    num_samples=2,
+)
