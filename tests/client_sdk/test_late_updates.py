@@ -85,7 +85,7 @@ def test_an_update_that_comes_too_early_for_the_next_round_is_kept_and_sent_agai
 def assigned(
     policy: str, action: str = "train", ahead: int | None = 0, status: str = "collecting"
 ) -> Assignment:
-    """An assignment that comes while the site trains for round 4; `ahead`: how many rounds later; None: no round."""
+    """An assignment that comes while the site trains for round 4, from `ahead` rounds later; None: of no round."""
     fields: dict[str, Any] = json.loads(ASSIGNMENT.model_dump_json())
     fields["action"] = action
     fields["specification"]["rounds"]["late_policy"] = policy

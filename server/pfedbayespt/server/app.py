@@ -13,6 +13,7 @@ from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Clock, Database, database_clock
 from pfedbayespt.server.events import endpoints as events
 from pfedbayespt.server.federations import endpoints as federations
+from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
 from pfedbayespt.server.model_versions import endpoints as model_versions
 from pfedbayespt.server.predictions import endpoints as predictions
@@ -55,7 +56,7 @@ def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
     logs.configure_unless_done()
     database = Database(settings.effective_database_url, clock)
     blobs = FolderBlobStore(settings.data_dir)
-    context = Context(settings, database, blobs)
+    context = Context(settings, database, blobs, "embedded" if database.is_sqlite else new_id("wrk"))
     predictor = _predictor(context)
     app = FastAPI(
         title="pFedBayesPT coordinator",

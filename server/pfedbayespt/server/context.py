@@ -18,6 +18,8 @@ class Context:
     settings: Settings
     database: Database
     blobs: BlobStore
+    # Who this process is among several workers on one database; an embedded one's workers are all the same.
+    worker_id: str = "embedded"
     work: threading.Event = field(default_factory=threading.Event)  # set: something may be due now
     is_warm: threading.Event = field(default_factory=threading.Event)  # set: what serves here is loaded
 

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     aggregation_deadline_seconds: PositiveFloat = Field(
         default=3600.0, description="A round that cannot be aggregated for this long is abandoned."
     )
+    aggregation_lease_seconds: PositiveFloat = Field(
+        default=3.0,
+        description="A coordinator that aggregates and is silent for this long is taken for dead by the others.",
+    )
 
     max_update_bytes: PositiveInt = Field(
         default=256 * _MIB, description="Largest update or parameters file."

@@ -42,6 +42,9 @@ class RoundRecord(Base):
     # When the present state ends by itself, whatever happens.
     deadline_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    # Who aggregates it, and until when nobody else need bother.
+    lease_holder: Mapped[str | None] = mapped_column(String(64))
+    lease_expires_at: Mapped[datetime | None]
     abandoned_reason: Mapped[str | None] = mapped_column(String(200))
 
     federation: Mapped[FederationRecord] = relationship()

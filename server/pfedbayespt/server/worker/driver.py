@@ -3,7 +3,8 @@
 Rules:
 1. `tick` reads what is due from the rows and does it; nothing is remembered between ticks, so a crash loses nothing
    and any worker goes on where another stopped.
-2. Two workers may do the same work; the compare-and-set lets one of them win, and the files are equal anyway.
+2. A lease keeps two workers from aggregating the same round (`rounds.leases`). Should they do it all the same, the
+   compare-and-set lets one of them win, and the files are equal anyway.
 3. A round that fails does not keep the others waiting: its error is logged and its deadline ends it.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
+from typing import BinaryIO
 
 import structlog
 
@@ -22,12 +24,13 @@ from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace
 from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations import repository as federations
-from pfedbayespt.server.rounds import progress, schedule
+from pfedbayespt.server.rounds import leases, progress, schedule
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.rounds.models import RoundRecord
 from pfedbayespt.server.rounds.progress import Aggregate, AggregationPlan
 from pfedbayespt.server.worker.aggregation import AggregationError, ServerStep, WeightedUpdate, aggregate
 from pfedbayespt.server.worker.optimisers import optimiser_of
+from pfedbayespt.server.worker.tenure import Tenure
 
 ACTOR = "worker"
 _log = structlog.get_logger(__name__)
@@ -105,21 +108,26 @@ def _move_on(context: Context, round_id: str) -> bool:
             return progress.conclude_if_due(tx, round_)
         if not round_.status.is_live or progress.abandon_if_late(tx, round_):
             return True
+        duration = timedelta(seconds=context.settings.aggregation_lease_seconds)
+        if not leases.hold(tx, round_id, context.worker_id, duration):
+            return False
         plan = progress.plan(tx, round_)
-    _aggregate(context, plan)
+    tenure = Tenure(context, round_id, ACTOR)
+    with tenure.unless_it_fails():
+        _aggregate(context, plan, tenure)
     return True
 
 
-def _aggregate(context: Context, plan: AggregationPlan) -> None:
+def _aggregate(context: Context, plan: AggregationPlan, tenure: Tenure) -> None:
     """Compute the plan's file outside of any transaction, keep it, and record the outcome."""
     failpoint("aggregate.after_plan")
-    damaged = [part.digest for part in plan.inputs if not _is_sound(context, part.digest)]
+    damaged = [part.digest for part in plan.inputs if not _is_sound(context, part.digest, tenure)]
     if damaged:
         with context.database.write(ACTOR) as tx:
             progress.drop_damaged(tx, _locked(tx, plan.round_id), plan, damaged)
         return
     try:
-        result = _write_aggregate(context, plan)
+        result = _write_aggregate(context, plan, tenure.keep)
     except (AggregationError, TensorFileError) as error:
         with context.database.write(ACTOR) as tx:
             progress.give_up(tx, _locked(tx, plan.round_id), plan, str(error))
@@ -130,11 +138,17 @@ def _aggregate(context: Context, plan: AggregationPlan) -> None:
     failpoint("publish.after_commit")
 
 
-def _write_aggregate(context: Context, plan: AggregationPlan) -> Aggregate:
+def _write_aggregate(
+    context: Context, plan: AggregationPlan, on_progress: Callable[[], None] = lambda: None
+) -> Aggregate:
+    def open_update(digest: str) -> BinaryIO:
+        on_progress()
+        return context.blobs.open(digest)
+
     with ExitStack() as files, context.blobs.create() as output:
         base = files.enter_context(context.blobs.open(plan.base_digest, verify=True))
         updates = [
-            WeightedUpdate(part.digest, partial(context.blobs.open, part.digest), part.weight)
+            WeightedUpdate(part.digest, partial(open_update, part.digest), part.weight)
             for part in plan.inputs
         ]
         step = _server_step(context, plan, files)
@@ -156,7 +170,8 @@ def _server_step(context: Context, plan: AggregationPlan, files: ExitStack) -> S
     return ServerStep(optimiser, previous, plan.state_manifest, output)
 
 
-def _is_sound(context: Context, digest: str) -> bool:
+def _is_sound(context: Context, digest: str, tenure: Tenure) -> bool:
+    tenure.keep()
     try:
         with context.blobs.open(digest, verify=True):
             return True
