@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.client_sdk.harness import Coordinator, draw_images
 
-from pfedbayespt.protocol import Evaluation, Prediction
+from pfedbayespt.protocol import Evaluation, Prediction, SiteStatus
 
 
 @pytest.fixture
@@ -61,10 +61,23 @@ def test_a_site_is_checked_run_asked_and_removed(
     evaluated = run("site", "evaluate", enrolled, images / "held-out", "--json")
     assert Evaluation.model_validate_json(evaluated.stdout) == reported
 
-    (site,) = coordinator.admin.sites.list("shapes")
+    few = images / "held-out"
+    adapted = json.loads(run("site", "adapt", enrolled, few, "--shots", 2, "--insist", "--json").stdout)
+    assert (adapted["num_tuned_on"], adapted["is_kept"], adapted["before"].keys()) == (
+        6,
+        True,
+        adapted["after"].keys(),
+    )
+    told = run("site", "adapt", enrolled, few, "--shots", 2, "--head", "head").output
+    assert "version 2, head tuned on 6 images, compared on 6" in told
+    personal = Prediction.model_validate_json(run("site", "predict", enrolled, image, "--json").stdout)
+    assert personal.probabilities != answer.probabilities
+
     left = run("site", "leave", enrolled, input="y\n")
-    assert f"revoke {site.site_id}" in left.output
+    assert f"site clinic-a has left shapes; {enrolled} is removed" in left.output
     assert not enrolled.exists()
+    (site,) = coordinator.admin.sites.list("shapes")
+    assert site.status is SiteStatus.REVOKED
 
 
 def test_leaving_asks_first(run: Run, enrolled: Path) -> None:
@@ -72,6 +85,17 @@ def test_leaving_asks_first(run: Run, enrolled: Path) -> None:
     assert enrolled.exists()
     assert run("site", "leave", enrolled, "--yes").exit_code == 0
     assert not enrolled.exists()
+
+
+def test_a_site_can_be_removed_from_a_machine_that_reaches_no_coordinator(
+    run: Run, coordinator: Coordinator, enrolled: Path
+) -> None:
+    (site,) = coordinator.admin.sites.list("shapes")
+    left = run("site", "leave", enrolled, "--yes", "--local-only")
+    assert f"Ask the admin of shapes to revoke {site.site_id}" in left.output
+    assert not enrolled.exists()
+    (site,) = coordinator.admin.sites.list("shapes")
+    assert site.status is SiteStatus.ACTIVE
 
 
 def test_an_unfit_site_is_told_everything_that_is_wrong_at_once(

@@ -38,6 +38,7 @@ def every_call(client: CoordinatorClient, coordinator: Coordinator) -> list[Call
         lambda: sites.enrol("enr_1", "clinic-a"),
         sites.me,
         sites.assignment,
+        lambda: sites.leave("clinic-a"),
         lambda: updates.submit("rnd_1", "sit_1", b""),
         lambda: versions.get("shapes", 1),
         lambda: versions.download("shapes", 1, "sha256:"),

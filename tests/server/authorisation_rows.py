@@ -98,6 +98,7 @@ ROWS: dict[str, Row] = {
     f"GET {_FEDERATION}/sites": _for(ADMIN),
     "GET /v1/sites/me": _for(SITE),
     "GET /v1/sites/me/assignment": _for(SITE),
+    "POST /v1/sites/me/leave": _for(SITE, body={}),
     "POST /v1/sites/{site_id}/suspend": _for(ADMIN),
     "POST /v1/sites/{site_id}/reinstate": _for(ADMIN),
     "POST /v1/sites/{site_id}/revoke": _for(ADMIN),

@@ -39,6 +39,7 @@ def every_api_operation() -> Iterator[str]:
     yield "POST /v1/sites"
     yield "GET /v1/sites/me"
     yield "GET /v1/sites/me/assignment"
+    yield "POST /v1/sites/me/leave"
     yield f"GET {round_}"
     yield f"PUT {round_}/updates/{{site_id}}"
     yield f"GET {round_}/updates"

@@ -101,6 +101,47 @@ def test_a_suspended_site_comes_back_and_a_revoked_one_does_not(coordinator: Coo
         assert problem_of(coordinator.admin.request("POST", f"{path}/{verb}")) == "transition_not_allowed"
 
 
+def leave(site: SiteCaller) -> dict[str, object]:
+    name = site.get("/v1/sites/me")["site_name"]
+    answer: dict[str, object] = site.request("POST", "/v1/sites/me/leave", json={"site_name": name}).json()
+    return answer
+
+
+def test_a_site_that_leaves_is_out_for_good_and_what_it_submitted_counts(coordinator: Coordinator) -> None:
+    coordinator.federation(num_rounds=1, min_sites_to_start=2, quorum=1)
+    leaver, stayer = coordinator.sites(2)
+    coordinator.settle()
+    leaver.train(1.0)
+    assert leave(leaver)["status"] == "revoked"
+    assert problem_of(leaver.request("GET", "/v1/sites/me")) == "authentication_required"
+    stayer.train(3.0)
+    coordinator.settle()
+    first_round = coordinator.admin.get("/v1/federations/alpha/rounds")["items"][-1]
+    assert first_round["updates_accepted"] == 2, "an acknowledged update is never lost"
+    assert first_round["status"] == "published"
+    events = coordinator.admin.get("/v1/federations/alpha/events")["items"]
+    assert [event["actor"] for event in events if event["action"] == "site.left"] == [leaver.site_id]
+
+
+def test_no_round_waits_for_a_site_that_has_left(coordinator: Coordinator) -> None:
+    coordinator.federation(num_rounds=1, min_sites_to_start=2, quorum=1)
+    leaver, stayer = coordinator.sites(2)
+    coordinator.settle()
+    stayer.train(3.0)
+    leave(leaver)
+    coordinator.settle()
+    first_round = coordinator.admin.get("/v1/federations/alpha/rounds")["items"][-1]
+    assert first_round["status"] == "published"
+
+
+def test_a_site_leaves_by_its_own_name_alone(coordinator: Coordinator) -> None:
+    coordinator.federation()
+    site = coordinator.enrol()
+    for body in ({"site_name": "somebody-else"}, {}):
+        assert problem_of(site.request("POST", "/v1/sites/me/leave", json=body)) == "invalid_request"
+    assert site.get("/v1/sites/me")["status"] == "active"
+
+
 def test_sites_are_listed_in_the_order_of_their_enrolment(coordinator: Coordinator) -> None:
     coordinator.federation()
     sites: list[SiteCaller] = []

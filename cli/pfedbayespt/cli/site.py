@@ -276,17 +276,32 @@ def adapt(
 
 @app.command()
 def leave(
-    directory: Directory, *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+    directory: Directory,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    local_only: Annotated[
+        bool,
+        typer.Option("--local-only", help="Do not tell the coordinator, for instance because it is gone."),
+    ] = False,
 ) -> None:
-    """Remove this site's secret, personal parameters and downloads from this machine."""
+    """Leave the federation for good; remove secret, personal parameters, encoded images and downloads."""
+    _quiet_retries()
+    from pfedbayespt.client.departure import leave as leave_for_good
+    from pfedbayespt.client.enrolment import Access
     from pfedbayespt.client.state import StateDirectory
 
     state = StateDirectory.open(directory)
     enrolment = state.enrolment
     if not yes:
-        typer.confirm(f"remove {directory}, the state of site {enrolment.site_name}?", abort=True)
-    state.remove()
-    typer.echo(f"removed. Ask the admin of {enrolment.federation} to revoke {enrolment.site_id}.")
+        typer.confirm(f"leave {enrolment.federation} for good, and remove {directory}?", abort=True)
+    if local_only:
+        state.remove()
+        typer.echo(f"removed. Ask the admin of {enrolment.federation} to revoke {enrolment.site_id}.")
+        return
+    access = Access(enrolment.proxy, enrolment.ca_file)
+    with access.client(enrolment.base_url, enrolment.secret.get_secret_value()) as client:
+        leave_for_good(state, client)
+    typer.echo(f"site {enrolment.site_name} has left {enrolment.federation}; {directory} is removed")
 
 
 def _show_adaptation(report: "AdaptationReport", *, as_json: bool) -> None:

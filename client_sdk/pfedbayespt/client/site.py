@@ -22,6 +22,7 @@ from pfedbayespt.client.adaptation import AdaptationReport, choose_shots, person
 from pfedbayespt.client.context_store import DEFAULT_STORE_BYTES
 from pfedbayespt.client.contexts import DEFAULT_CACHE_BYTES
 from pfedbayespt.client.coordinator import CoordinatorClient
+from pfedbayespt.client.departure import leave
 from pfedbayespt.client.enrolment import Access, agree, join
 from pfedbayespt.client.federation_model import FederationModel
 from pfedbayespt.client.learner import Learner
@@ -324,14 +325,13 @@ class Site:
         )
 
     def leave(self) -> None:
-        """Remove the state directory: secret, personal parameters, downloaded versions.
-
-        The coordinator still knows the site; ask the federation's admin to revoke it.
+        """Leave the federation for good; see `departure.leave`.
 
         Raises:
             StateError: another process runs this site.
+            ProblemError, TransportError: the coordinator could not be told; nothing is removed.
         """
-        self._state.remove()
+        leave(self._state, self.client)
         self.client.close()
 
     def model(self) -> FederationModel:

@@ -176,12 +176,17 @@ class StateDirectory:
         self._write("serving.json", serving)
 
     def remove(self) -> None:
-        """Remove the directory with everything in it.
+        """Remove the directory with everything in it; who the site is goes last, so that this can be tried again.
 
         Raises:
             StateError: another process runs the site.
         """
         with self.locked():
+            for place in self.path.iterdir():
+                if place.is_dir():
+                    shutil.rmtree(place)
+                elif place.name != "site.json":
+                    place.unlink()
             shutil.rmtree(self.path)
 
     def _read_if_there(self, name: str, record: type[Record]) -> Record | None:

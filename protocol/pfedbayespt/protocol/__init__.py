@@ -49,6 +49,7 @@ from pfedbayespt.protocol.sites import (
     Site,
     SiteCredentials,
     SiteEnrol,
+    SiteLeave,
 )
 from pfedbayespt.protocol.statuses import (
     FederationStatus,
@@ -108,6 +109,7 @@ __all__ = [
     "SiteCredentials",
     "SiteEnrol",
     "SiteEvaluation",
+    "SiteLeave",
     "SiteStatus",
     "Slug",
     "TensorFileError",

@@ -37,6 +37,12 @@ class SiteEnrol(Message):
         return token.get_secret_value()
 
 
+class SiteLeave(Message):
+    """Leave the federation for good. The site says its own name, because this cannot be undone."""
+
+    site_name: Slug
+
+
 class Site(Message):
     """An enrolled installation of an organisation."""
 

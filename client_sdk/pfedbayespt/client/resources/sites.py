@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from pfedbayespt.client.connection import Connection, segment
-from pfedbayespt.protocol import Assignment, Site, SiteCredentials, SiteEnrol
+from pfedbayespt.protocol import Assignment, Site, SiteCredentials, SiteEnrol, SiteLeave
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Sites:
     def assignment(self) -> Assignment:
         """Return what this site should do now; asking is also its sign of life (site)."""
         return self._connection.get("/v1/sites/me/assignment", Assignment)
+
+    def leave(self, site_name: str) -> Site:
+        """Leave the federation for good (site). `site_name` is the site's own."""
+        return self._connection.post("/v1/sites/me/leave", Site, SiteLeave(site_name=site_name))
 
     def list(self, federation: str) -> Iterator[Site]:
         """Yield the federation's sites, oldest first (admin)."""

@@ -13,6 +13,8 @@ from pfedbayespt.protocol import (
     ProblemType,
     SiteCredentials,
     SiteEnrol,
+    SiteLeave,
+    SiteStatus,
 )
 from pfedbayespt.protocol import Site as SiteMessage
 from pfedbayespt.server import examples
@@ -82,6 +84,27 @@ def read_assignment(context: ContextDep, caller: Site) -> Assignment:
         with context.database.write(caller.actor) as tx:
             repository.touch(tx, caller.site_id, every)
     return assignment
+
+
+@router.post(
+    "/sites/me/leave",
+    **documented(
+        "Leave the federation",
+        ProblemType.TRANSITION_NOT_ALLOWED,
+        example=examples.SITE.model_copy(update={"status": SiteStatus.REVOKED}),
+    ),
+)
+def leave_federation(body: SiteLeave, context: ContextDep, caller: Site) -> SiteMessage:
+    """End the calling site's part in its federation, for good: its secret is worth nothing from now on.
+
+    What it has submitted stays, because it was acknowledged; no round waits for it any more.
+    """
+    with context.database.write(caller.actor) as tx:
+        site = service.find(tx, caller.site_id)
+        service.leave(tx, site, body)
+        message = service.describe(site, site.federation.name)
+    context.work.set()
+    return message
 
 
 @router.get(

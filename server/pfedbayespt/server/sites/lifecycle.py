@@ -16,6 +16,7 @@ LIFECYCLE: Final = Lifecycle(
         "suspend": verb({S.ACTIVE}, S.SUSPENDED),
         "reinstate": verb({S.SUSPENDED}, S.ACTIVE),
         "revoke": verb({S.SUSPENDED}, S.REVOKED),
+        "leave": verb({S.ACTIVE}, S.REVOKED),
     },
 )
 
@@ -38,6 +39,11 @@ def reinstate(tx: Transaction, site: SiteRecord) -> None:
 def revoke(tx: Transaction, site: SiteRecord) -> None:
     """Suspended -> revoked: its secret is worth nothing any more."""
     _move(tx, site, "revoke", "site.revoked")
+
+
+def leave(tx: Transaction, site: SiteRecord) -> None:
+    """Active -> revoked, of its own accord."""
+    _move(tx, site, "leave", "site.left")
 
 
 def _move(tx: Transaction, site: SiteRecord, name: str, action: str) -> None:

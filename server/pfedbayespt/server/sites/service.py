@@ -14,11 +14,18 @@ from pfedbayespt.protocol import (
     Site,
     SiteCredentials,
     SiteEnrol,
+    SiteLeave,
     SiteStatus,
 )
 from pfedbayespt.server.auth import SITE_SECRET_PREFIX, SiteCaller
 from pfedbayespt.server.database import Transaction
-from pfedbayespt.server.errors import AlreadyExists, EnrolmentTokenRefused, NotFound, TransitionNotAllowed
+from pfedbayespt.server.errors import (
+    AlreadyExists,
+    EnrolmentTokenRefused,
+    InvalidRequest,
+    NotFound,
+    TransitionNotAllowed,
+)
 from pfedbayespt.server.events import service as events
 from pfedbayespt.server.federations import repository as federations
 from pfedbayespt.server.federations.models import FederationRecord
@@ -115,6 +122,17 @@ def revoke(tx: Transaction, site: SiteRecord) -> None:
         for update in rounds.accepted_updates(tx, round_.id):
             if update.site_id == site.id:
                 updates.discard(tx, update, site.federation_id, "site_revoked: the site was shut out")
+
+
+def leave(tx: Transaction, site: SiteRecord, request: SiteLeave) -> None:
+    """Let a site go for good. What it has submitted was acknowledged, and stays.
+
+    Raises:
+        InvalidRequest: the name is not the site's own.
+    """
+    if request.site_name != site.name:
+        raise InvalidRequest(f"site_name is {request.site_name!r}, but the calling site is {site.name!r}")
+    lifecycle.leave(tx, site)
 
 
 def list_page(tx: Transaction, federation: FederationRecord, request: PageRequest) -> Page[Site]:

@@ -1,0 +1,26 @@
+"""How a site leaves: the coordinator first, then everything here.
+
+    told       the coordinator ends the site's part for good; a secret that it no longer knows is as good as told
+    removed    secret, personal parameters, encoded images, checkpoints, downloads
+
+A crash in between leaves a directory whose secret is worth nothing; leaving again removes it. Encoded images in a
+store outside the state directory (`store_directory`) may serve other memberships, and stay.
+"""
+
+from contextlib import suppress
+
+from pfedbayespt.client.coordinator import CoordinatorClient
+from pfedbayespt.client.errors import AuthenticationRequired
+from pfedbayespt.client.state import StateDirectory
+
+
+def leave(state: StateDirectory, client: CoordinatorClient) -> None:
+    """Leave the federation for good and remove the state directory.
+
+    Raises:
+        StateError: another process runs the site.
+        ProblemError, TransportError: the coordinator could not be told; nothing is removed.
+    """
+    with state.locked(), suppress(AuthenticationRequired):  # it left or was revoked before
+        client.sites.leave(state.enrolment.site_name)
+    state.remove()
