@@ -207,6 +207,7 @@ def test_an_interrupted_process_ends_in_order_and_can_go_on(
         assert process.wait(timeout=60) == 0, log.read_text()
     assert "stopped on request" in log.read_text()
     assert "has contributed to 0 rounds" in log.read_text()
-    secret = json.loads((tmp_path / "state" / "site.json").read_text())["secret"]
+    key_file = tmp_path / "state" / "signing.key"
+    secret = key_file.read_text().splitlines()[1]
     assert secret not in log.read_text()
-    assert stat.S_IMODE((tmp_path / "state" / "site.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600

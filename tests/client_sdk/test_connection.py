@@ -1,5 +1,6 @@
 """Retries, problems, credentials and pages, against a real HTTP server that fails on purpose."""
 
+import base64
 import json
 import socket
 from collections.abc import Callable
@@ -18,9 +19,21 @@ from pfedbayespt.client.errors import (
     TransportError,
 )
 from pfedbayespt.client.transport import HttpAnswer, HttpRequest, HttpxTransport, Timeouts
-from pfedbayespt.protocol import Evaluation, ProblemType, digest_of_bytes
+from pfedbayespt.protocol import Evaluation, ProblemType, SigningKey, UpdateStatement, digest_of_bytes
 
 Serve = Callable[[Any], str]
+
+KEY = SigningKey.generate()
+STATEMENT = UpdateStatement.signed(
+    KEY,
+    federation="shapes",
+    round_id="rnd_1",
+    site_id="sit_1",
+    base_digest=digest_of_bytes(b"base"),
+    update_digest=digest_of_bytes(b"hello"),
+    num_examples=1,
+    nonce="0" * 32,
+)
 
 SITE = {
     "site_id": "sit_1",
@@ -157,7 +170,7 @@ def test_a_known_problem_raises_its_own_exception_with_the_coordinators_words(se
     app = ScriptedApp(problem(ProblemType.ROUND_CLOSED, "round 3 closed at 10:00"))
     client = CoordinatorClient(serve(app), "secret", timeouts=QUICK)
     with client, pytest.raises(RoundClosed, match="round 3 closed at 10:00") as caught:
-        client.updates.submit("rnd_1", "sit_1", b"bytes")
+        client.rounds.close("rnd_1")
     assert caught.value.status == 409
 
 
@@ -231,20 +244,24 @@ def test_names_cannot_leave_their_segment_of_the_path(serve: Serve) -> None:
 def test_an_update_travels_with_its_digest_and_length(serve: Serve) -> None:
     app = ScriptedApp(problem(ProblemType.ROUND_CLOSED))
     with CoordinatorClient(serve(app), "s", timeouts=QUICK) as client, pytest.raises(RoundClosed):
-        client.updates.submit("rnd_1", "sit_1", b"hello")
+        client.updates.submit(STATEMENT, b"hello")
     (asked,) = app.asked
     assert asked.body == b"hello"
     assert asked.headers["content-length"] == "5"
     assert asked.headers["content-type"] == "application/vnd.safetensors"
     assert asked.headers["content-digest"] == "sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:"
     assert asked.headers["authorization"] == "Bearer s"
+    assert "=" not in asked.headers["update-statement"]
+    sent = base64.urlsafe_b64decode(asked.headers["update-statement"] + "==")
+    assert UpdateStatement.model_validate_json(sent) == STATEMENT
 
 
 def test_the_enrolment_token_is_sent_in_clear_but_never_shown(serve: Serve) -> None:
     app = ScriptedApp(problem(ProblemType.ENROLMENT_TOKEN_REFUSED))
     with CoordinatorClient(serve(app), timeouts=QUICK) as client, pytest.raises(ProblemError):
-        client.sites.enrol("enr_abc", "clinic-a")
-    assert json.loads(app.asked[0].body) == {"token": "enr_abc", "site_name": "clinic-a"}
+        client.sites.enrol("enr_abc", "clinic-a", KEY, KEY.key_id)
+    sent = json.loads(app.asked[0].body)
+    assert (sent["token"], sent["site_name"], sent["public_key"]) == ("enr_abc", "clinic-a", KEY.public_key)
     assert "authorization" not in app.asked[0].headers
     assert "secret" not in repr(HttpRequest("GET", "http://x", {"Authorization": "Bearer secret"}))
 

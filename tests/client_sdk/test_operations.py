@@ -9,7 +9,15 @@ from tests.client_sdk.harness import ADMIN_TOKEN, Coordinator
 
 from pfedbayespt.client import CoordinatorClient, HttpAnswer, HttpRequest, Timeouts
 from pfedbayespt.client.errors import ProblemError
-from pfedbayespt.protocol import Evaluation
+from pfedbayespt.protocol import (
+    Evaluation,
+    KeyPossession,
+    SigningKey,
+    SiteKeyAdd,
+    SiteKeyRetire,
+    UpdateStatement,
+    digest_of_bytes,
+)
 from pfedbayespt.server import Settings, create_app
 
 FOR_PROBES = {("GET", "/livez")}  # asked by process managers, not by people's programs
@@ -19,6 +27,19 @@ def every_call(client: CoordinatorClient, coordinator: Coordinator) -> list[Call
     evaluation = Evaluation(num_examples=1, metrics={})
     federations, sites, rounds, updates = client.federations, client.sites, client.rounds, client.updates
     versions = client.model_versions
+    key = SigningKey.generate()
+    possession = KeyPossession.signed(key, site_id="sit_1", public_key=key.public_key)
+    digest = digest_of_bytes(b"")
+    statement = UpdateStatement.signed(
+        key,
+        federation="shapes",
+        round_id="rnd_1",
+        site_id="sit_1",
+        base_digest=digest,
+        update_digest=digest,
+        num_examples=1,
+        nonce="0" * 32,
+    )
     by_name = [
         federations.get,
         federations.activate,
@@ -35,11 +56,16 @@ def every_call(client: CoordinatorClient, coordinator: Coordinator) -> list[Call
         federations.list,
         lambda: federations.upload_initial_parameters("shapes", b""),
         lambda: federations.create_enrolment_token("shapes", "clinic"),
-        lambda: sites.enrol("enr_1", "clinic-a"),
+        lambda: sites.enrol("enr_1", "clinic-a", key, key.key_id),
+        sites.list_keys,
+        lambda: sites.add_key(SiteKeyAdd.signed(key, possession=possession)),
+        lambda: sites.retire_key(SiteKeyRetire.signed(key, site_id="sit_1", retired_key_id=key.key_id)),
+        client.identity,
+        lambda: client.access_token("an.assertion.indeed"),
         sites.me,
         sites.assignment,
         lambda: sites.leave("clinic-a"),
-        lambda: updates.submit("rnd_1", "sit_1", b""),
+        lambda: updates.submit(statement, b""),
         lambda: versions.get("shapes", 1),
         lambda: versions.download("shapes", 1, "sha256:"),
         lambda: versions.report_evaluation("shapes", 1, "sit_1", evaluation),

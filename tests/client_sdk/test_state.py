@@ -6,14 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import SecretStr
 
 from pfedbayespt.client.errors import StateError
 from pfedbayespt.client.outbox import Outbox
 from pfedbayespt.client.personal import PersonalManifest, PersonalStore
 from pfedbayespt.client.state import Enrolment, Progress, StateDirectory
-from pfedbayespt.protocol import RoundTask, UpdateManifest, digest_of_bytes, tensors
+from pfedbayespt.protocol import (
+    CoordinatorIdentity,
+    RoundTask,
+    SigningKey,
+    UpdateManifest,
+    digest_of_bytes,
+    tensors,
+)
 
+_KEY = SigningKey.generate()
+COORDINATOR = CoordinatorIdentity(key_id=_KEY.key_id, public_key=_KEY.public_key)
 ENROLMENT = Enrolment(
     base_url="http://localhost:8000",
     proxy=None,
@@ -22,7 +30,7 @@ ENROLMENT = Enrolment(
     organisation="clinic",
     site_id="sit_1",
     site_name="clinic-a",
-    secret=SecretStr("site_1_very-secret"),
+    coordinator=COORDINATOR,
 )
 
 
@@ -71,8 +79,6 @@ def test_everything_is_readable_by_its_owner_alone_whatever_the_umask(state: Sta
 def test_a_record_is_read_back_as_it_was_written(state: StateDirectory) -> None:
     again = StateDirectory.open(state.path)
     assert again.enrolment == ENROLMENT
-    assert again.enrolment.secret.get_secret_value() == "site_1_very-secret"
-    assert "very-secret" not in repr(again.enrolment)
     assert again.progress == Progress()
     again.update_progress(rounds_contributed=2, last_round_id="rnd_2")
     assert state.progress == Progress(rounds_contributed=2, last_round_id="rnd_2")

@@ -6,6 +6,8 @@ import pytest
 from tests.server.harness import Coordinator, problem_of
 from tests.server.test_federations import cursor_of
 
+from pfedbayespt.protocol import SigningKey
+
 HOSTILE = ["\0", "a\0b", "é", "a" * 1000, "'; DROP TABLE events; --", "..", "%", "\U0001f600"]
 
 
@@ -39,7 +41,7 @@ def test_class_names_may_be_any_text(coordinator: Coordinator) -> None:
 
 def test_an_enrolment_token_may_be_any_text_and_is_refused(coordinator: Coordinator) -> None:
     for token in ("\0", "enr_\0", "é" * 1000):
-        body = {"token": token, "site_name": "site-1"}
+        body = coordinator.enrolment(token, "site-1", SigningKey.generate())
         response = coordinator.anonymous().request("POST", "/v1/sites", json=body)
         assert problem_of(response) == "enrolment_token_refused"
 

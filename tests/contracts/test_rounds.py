@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from tests.server.harness import Coordinator, SiteCaller, check, problem_of, running, specification
 
-from pfedbayespt.protocol import FederationStatus
+from pfedbayespt.protocol import FederationStatus, SigningKey
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace, TransitionNotAllowed
 from pfedbayespt.server.events import repository as event_log
@@ -245,11 +245,9 @@ def test_a_second_live_round_is_impossible_even_without_the_lock(coordinator: Co
 def test_an_enrolment_token_used_by_many_at_once_admits_one(coordinator: Coordinator) -> None:
     coordinator.federation()
     token = coordinator.token("alpha")
+    bodies = [coordinator.enrolment(token, f"site-{number}", SigningKey.generate()) for number in range(5)]
     answers = at_once(
-        5,
-        lambda number: coordinator.anonymous().request(
-            "POST", "/v1/sites", json={"token": token, "site_name": f"site-{number}"}
-        ),
+        5, lambda number: coordinator.anonymous().request("POST", "/v1/sites", json=bodies[number])
     )
     assert sorted(answer.status_code for answer in answers) == [201] + [403] * 4
 

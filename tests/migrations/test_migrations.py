@@ -29,6 +29,9 @@ from pfedbayespt.server.schema import METADATA, SchemaError
 
 SCRIPTS = ScriptDirectory.from_config(schema.migrations_config())
 REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()][::-1]
+INSERT_FEDERATION = (
+    "INSERT INTO federations (id, name, status, epoch, specification, specification_digest, created_at)"
+)
 ENUMS: dict[str, type[StrEnum]] = {
     "federations.status": FederationStatus,
     "sites.status": SiteStatus,
@@ -171,7 +174,7 @@ def test_the_migrated_checks_allow_exactly_the_enums_values(database: Database, 
 def test_a_status_that_is_none_is_refused_by_the_database(database: Database) -> None:
     schema.upgrade(database)
     insert = text(
-        "INSERT INTO federations VALUES ('fed_1', 'a', 'broken', 0, '{}', 'sha256:0', NULL, '2026-01-01 00:00:00')"
+        f"{INSERT_FEDERATION} VALUES ('fed_1', 'a', 'broken', 0, '{{}}', 'sha256:0', '2026-01-01 00:00:00')"
     )
 
     def insert_it() -> None:
@@ -208,7 +211,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(
 def test_data_survive_the_last_step_down_and_up(database: Database) -> None:
     schema.upgrade(database)
     insert = text(
-        "INSERT INTO federations VALUES ('fed_1', 'a', 'draft', 0, '{}', 'sha256:0', NULL, '2026-01-01 00:00:00')"
+        f"{INSERT_FEDERATION} VALUES ('fed_1', 'a', 'draft', 0, '{{}}', 'sha256:0', '2026-01-01 00:00:00')"
     )
     with database.write("test") as tx:
         tx.session.execute(insert)

@@ -39,10 +39,13 @@ def _site(name: str, federation: str) -> Principal:
 PRINCIPALS = (
     _stranger("nobody"),
     _stranger("garbage"),
+    _stranger("JSON without end"),
     _stranger("not ASCII"),
     _stranger("wrong admin token"),
     _stranger("wrong site credential"),
     _stranger("unknown site"),
+    _stranger("expired token"),
+    _stranger("token of a retired key"),
     _stranger("revoked site"),
     Principal("suspended site"),
     _site("own site", "alpha"),
@@ -60,12 +63,14 @@ class Row:
     Attributes:
         roles: roles that may, on what belongs to them.
         own_name: the path names a site, and a site may only name itself.
+        own_key: the path names a key, and a site sees its own keys only.
         body: a JSON body, best one that is refused for its content, so that passing changes nothing; None: no body.
         is_upload: the body is a file.
     """
 
     roles: frozenset[str]
     own_name: bool = False
+    own_key: bool = False
     body: Any = None
     is_upload: bool = False
 
@@ -80,12 +85,19 @@ _FEDERATION, _ROUND, _VERSION = (
     "/v1/federations/{name}/model-versions/{number}",
 )
 
+_UNSIGNED = {"key_id": f"key_{'0' * 32}", "signature": "A" * 86}
+_RETIREMENT = {"site_id": "sit_0", "retired_key_id": f"key_{'0' * 32}", **_UNSIGNED}
 _EVALUATION = {"num_examples": 1, "metrics": {}}
 
 ROWS: dict[str, Row] = {
     "GET /livez": _for(ANYBODY),
     "GET /readyz": _for(ANYBODY),
+    "GET /.well-known/pfedbayespt-coordinator": _for(ANYBODY),
     "POST /v1/sites": _for(ANYBODY, body={}),
+    "POST /v1/token": _for(ANYBODY, body={}),
+    "GET /v1/sites/me/keys": _for(SITE),
+    "POST /v1/sites/me/keys": _for(SITE, body={}),
+    "POST /v1/sites/me/keys/{key_id}/retire": _for(SITE, own_key=True, body=_RETIREMENT),
     "POST /v1/federations": _for(ADMIN, body={}),
     "GET /v1/federations": _for(ADMIN),
     f"GET {_FEDERATION}": _for(ADMIN, SITE),
@@ -136,4 +148,6 @@ def expected(row: Row, principal: Principal, federation: str | None, *, names_it
     is_at_home = principal.federations is None or federation in {None, *principal.federations}
     if row.own_name and not names_itself:
         return "permission_denied"
+    if row.own_key and not names_itself:
+        return "not_found"
     return None if is_at_home else "not_found"

@@ -2,23 +2,37 @@
 
 import base64
 import hashlib
+import io
+import json
+import secrets
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt
 import numpy as np
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from pfedbayespt.protocol import (
+    ASSERTION_TYPE,
+    STATEMENT_HEADER,
     BackboneSpecification,
     FederationSpecification,
+    KeyPossession,
     ParametersManifest,
     RoundPolicy,
+    SigningKey,
+    SiteEnrol,
+    SiteKeyAdd,
+    SiteKeyRetire,
+    TensorFileError,
     UpdateManifest,
+    UpdateStatement,
     digest_of_bytes,
     tensors,
 )
@@ -80,6 +94,11 @@ def upload_headers(content: bytes) -> dict[str, str]:
     return {"Content-Type": SAFETENSORS, "Content-Digest": f"sha-256=:{digest}:"}
 
 
+def statement_header(statement: UpdateStatement) -> dict[str, str]:
+    text = base64.urlsafe_b64encode(statement.model_dump_json().encode()).rstrip(b"=").decode()
+    return {STATEMENT_HEADER: text}
+
+
 def check(response: Any, status: int) -> Any:
     """Return the JSON of a response that must have `status`."""
     assert response.status_code == status, (response.status_code, response.text)
@@ -121,10 +140,65 @@ class Caller:
 
 @dataclass
 class SiteCaller(Caller):
-    """An enrolled site."""
+    """An enrolled site, its key and an access token."""
 
     site_id: str = ""
     federation: str = ""
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    coordinator_key_id: str = ""
+    logged_in_at: datetime | None = None
+
+    def assertion(self, **claims: Any) -> str:
+        """Return a fresh assertion; `claims` replace what an honest site would say."""
+        now = int(self.now().timestamp())
+        honest = {"iss": self.site_id, "sub": self.site_id, "aud": self.coordinator_key_id}
+        honest |= {"iat": now, "exp": now + 60, "jti": secrets.token_hex(16)}
+        return jwt.encode(honest | claims, self.key.private, "EdDSA", headers={"kid": self.key.key_id})
+
+    def now(self) -> datetime:
+        """The coordinator's time: moved on by tests where it runs in this process."""
+        if not isinstance(self.http, TestClient):
+            return datetime.now(UTC)
+        context: Context = self.http.app.state.context  # type: ignore[attr-defined]
+        with context.database.read() as tx:
+            return tx.now
+
+    def ask_for_token(self, assertion: str) -> Any:
+        form = {"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE}
+        return self.http.post("/v1/token", data=form | {"client_assertion": assertion})
+
+    def log_in(self) -> None:
+        """Get a new access token."""
+        self.logged_in_at = self.now()
+        self.credential = check(self.ask_for_token(self.assertion()), 200)["access_token"]
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        """Call with an access token, a new one if it has grown old."""
+        if self.logged_in_at is not None and self.now() - self.logged_in_at > timedelta(minutes=14):
+            self.log_in()
+        return super().request(method, path, **options)
+
+    def statement(self, round_id: str, content: bytes, /, **changes: Any) -> UpdateStatement:
+        """Return the signed statement about an update file; `changes` replace what an honest site would say."""
+        try:
+            manifest = json.loads(tensors.read_header(io.BytesIO(content)).manifest_json)
+            claims = {name: manifest[name] for name in ("base_digest", "num_examples")}
+        except (TensorFileError, KeyError, ValueError):
+            claims = {"base_digest": digest_of_bytes(b"base"), "num_examples": 1}
+        facts = {
+            "federation": self.federation,
+            "round_id": round_id,
+            "site_id": self.site_id,
+            "update_digest": digest_of_bytes(content),
+            "nonce": secrets.token_hex(16),
+        }
+        key = changes.pop("key", self.key)
+        try:
+            return UpdateStatement.signed(key, **(facts | claims | changes))
+        except ValidationError:  # the file's own claims are not allowed; sign something that is
+            return UpdateStatement.signed(
+                key, **(facts | {"base_digest": facts["update_digest"], "num_examples": 1})
+            )
 
     def assignment(self) -> Any:
         return self.get("/v1/sites/me/assignment")
@@ -142,7 +216,10 @@ class SiteCaller(Caller):
         return tensors.encode(deltas(round_["task"], value), UpdateManifest(**(facts | manifest)))
 
     def submit_file(self, round_id: str, content: bytes, **options: Any) -> Any:
-        return self.put_file(f"/v1/rounds/{round_id}/updates/{self.site_id}", content, **options)
+        statement = options.pop("statement", None) or self.statement(round_id, content)
+        headers = statement_header(statement) | options.pop("headers", {})
+        path = f"/v1/rounds/{round_id}/updates/{self.site_id}"
+        return self.put_file(path, content, headers=headers, **options)
 
     def train(self, value: float = 1.0, num_examples: int = 10) -> Any:
         """Do what the assignment asks and return the receipt."""
@@ -161,6 +238,24 @@ class SiteCaller(Caller):
         path = f"/v1/federations/{self.federation}/model-versions/{version}/evaluations/{self.site_id}"
         body = {"num_examples": 5, "metrics": {"accuracy": accuracy}}
         return check(self.request("PUT", path, json=body), status)
+
+
+def key_addition(site: SiteCaller, new: SigningKey, **changes: Any) -> dict[str, Any]:
+    """Return the body that adds a key."""
+    facts = {"site_id": site.site_id, "public_key": new.public_key} | changes
+    possession = KeyPossession.signed(new, **facts)
+    return SiteKeyAdd.signed(site.key, possession=possession).model_dump(mode="json")
+
+
+def rotate(site: SiteCaller) -> SigningKey:
+    """Give a site another key in place of the one it has; return the old one."""
+    old, new = site.key, SigningKey.generate()
+    site.post("/v1/sites/me/keys", key_addition(site, new))
+    site.key = new
+    site.log_in()
+    retirement = SiteKeyRetire.signed(new, site_id=site.site_id, retired_key_id=old.key_id)
+    site.post(f"/v1/sites/me/keys/{old.key_id}/retire", retirement.model_dump(mode="json"))
+    return old
 
 
 @dataclass
@@ -219,9 +314,26 @@ class Coordinator:
         self, federation: str = "alpha", name: str = "site-1", organisation: str = "clinic"
     ) -> SiteCaller:
         token = self.token(federation, organisation=organisation)
-        body = {"token": token, "site_name": name}
-        credentials = self.anonymous().post("/v1/sites", body, status=201)
-        return SiteCaller(self.http, credentials["secret"], credentials["site"]["site_id"], federation)
+        key = SigningKey.generate()
+        answer = self.anonymous().post("/v1/sites", self.enrolment(token, name, key), status=201)
+        site = SiteCaller(
+            self.http, None, answer["site"]["site_id"], federation, key, answer["coordinator"]["key_id"]
+        )
+        site.log_in()
+        return site
+
+    def enrolment(self, token: str, name: str, key: SigningKey, **changes: Any) -> dict[str, Any]:
+        """Return the body that redeems a token."""
+        facts = {
+            "token": token,
+            "site_name": name,
+            "public_key": key.public_key,
+            "coordinator_key_id": self.key_id(),
+        }
+        return SiteEnrol.signed(key, **(facts | changes)).model_dump(mode="json")
+
+    def key_id(self) -> str:
+        return str(self.anonymous().get("/.well-known/pfedbayespt-coordinator")["key_id"])
 
     def token(self, federation: str, **request: Any) -> str:
         path = f"/v1/federations/{federation}/enrolment-tokens"
@@ -245,13 +357,14 @@ class Coordinator:
         return tensors.decode(response.content)[1]
 
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return every row of every table: what must not change when nothing may change."""
+        """Return every row of every table but used assertions: what must not change when nothing may change."""
         with self.context.database.read() as tx:
             return {
                 table.name: sorted(
                     (tuple(map(repr, row)) for row in tx.session.execute(table.select())), key=repr
                 )
                 for table in METADATA.sorted_tables
+                if table.name != "used_assertions"
             }
 
     def publish_statistics(self, sites: list[SiteCaller]) -> None:

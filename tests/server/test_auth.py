@@ -8,6 +8,7 @@ from tests.server.harness import (
     Coordinator,
     problem_of,
     settings_for,
+    statement_header,
 )
 
 from pfedbayespt.server import app as app_module
@@ -25,7 +26,8 @@ def test_a_site_does_not_write_in_another_sites_name(coordinator: Coordinator) -
     round_ = coordinator.live_round()
     content = one.update(round_, 1.0, 10)
     path = f"/v1/rounds/{round_['round_id']}/updates/{other.site_id}"
-    assert problem_of(one.put_file(path, content)) == "permission_denied"
+    headers = statement_header(one.statement(round_["round_id"], content))
+    assert problem_of(one.put_file(path, content, headers=headers)) == "permission_denied"
     path = f"/v1/federations/alpha/model-versions/0/evaluations/{other.site_id}"
     body = {"num_examples": 1, "metrics": {"accuracy": 1.0}}
     assert problem_of(one.request("PUT", path, json=body)) == "permission_denied"

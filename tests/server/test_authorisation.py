@@ -4,8 +4,10 @@ A cell that must not pass is refused with the right kind of problem and changes 
 refused for who asks. What a row of the matrix means: `authorisation_rows.py`.
 """
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,12 +18,16 @@ from tests.server.harness import (
     Coordinator,
     SiteCaller,
     problem_of,
+    rotate,
     running,
     settings_for,
+    statement_header,
     upload_headers,
 )
 
+from pfedbayespt.protocol import SigningKey
 from pfedbayespt.server import create_app
+from pfedbayespt.server.auth import tokens
 
 ABOUT_WHO_ASKS = {"authentication_required", "permission_denied", "not_found"}
 
@@ -48,13 +54,39 @@ class World:
     callers: dict[str, Caller]
     targets: list[Target]
 
+    def signed(self, places: dict[str, str]) -> dict[str, str]:
+        """Return a statement of the site whose objects the path names: others may have caught it."""
+        owners = (caller for caller in self.callers.values() if isinstance(caller, SiteCaller))
+        owner = next((site for site in owners if site.site_id == places["site_id"]), None)
+        return {} if owner is None else statement_header(owner.statement(places["round_id"], b"x"))
+
     def call(self, operation: str, principal: Principal, places: dict[str, str]) -> Any:
         method, _, path = operation.partition(" ")
         row = ROWS[operation]
         options: dict[str, Any] = {"json": row.body} if row.body is not None else {}
         if row.is_upload:
-            options = {"content": b"x", "headers": upload_headers(b"x")}
+            options = {"content": b"x", "headers": upload_headers(b"x") | self.signed(places)}
         return self.callers[principal.name].request(method, path.format(**places), **options)
+
+
+def unknown_site_token(coordinator: Coordinator) -> str:
+    signer = coordinator.context.signer
+    with coordinator.context.database.read() as tx:
+        return tokens.issue(signer, "sit_0", SigningKey.generate().key_id, tx.now, 900).access_token
+
+
+def expired_token(coordinator: Coordinator, site: SiteCaller) -> str:
+    signer = coordinator.context.signer
+    with coordinator.context.database.read() as tx:
+        then = tx.now - timedelta(seconds=900)
+    return tokens.issue(signer, site.site_id, site.key.key_id, then, 900).access_token
+
+
+def token_of_a_retired_key(site: SiteCaller) -> str:
+    """Rotate the site's key; return a token of the old one."""
+    old_token = str(site.credential)
+    rotate(site)
+    return old_token
 
 
 def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Target]:
@@ -77,6 +109,7 @@ def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Targ
     live = {
         "name": name,
         "site_id": sites[0].site_id,
+        "key_id": sites[0].key.key_id,
         "round_id": coordinator.live_round(name)["round_id"],
         "update_id": live_update["update_id"],
         "number": "0",
@@ -99,10 +132,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         callers: dict[str, Caller] = {
             "nobody": coordinator.anonymous(),
             "garbage": Caller(http, "x"),
-            "not ASCII": Caller(http, "site_é_ü"),
+            "JSON without end": Caller(http, base64.urlsafe_b64encode(b"[" * 3000).decode() + ".e30.AA"),
+            "not ASCII": Caller(http, "é.ü.ü"),
             "wrong admin token": Caller(http, "x" * len(ADMIN_TOKEN)),
             "wrong site credential": Caller(http, str(own.credential)[:-2] + "!!"),
-            "unknown site": Caller(http, "site_" + "0" * 32 + "_secret"),
+            "unknown site": Caller(http, unknown_site_token(coordinator)),
+            "expired token": Caller(http, expired_token(coordinator, own)),
+            "token of a retired key": Caller(http, token_of_a_retired_key(own)),
             "revoked site": revoked,
             "suspended site": suspended,
             "own site": own,
@@ -179,5 +215,6 @@ def test_a_site_that_names_itself_in_another_federation_is_told_of_nothing(world
         path = operation.partition(" ")[2].format(**places)
         options: dict[str, Any] = {"json": {"num_examples": 1, "metrics": {}}}
         if row.is_upload:
-            options = {"content": b"x", "headers": upload_headers(b"x")}
+            statement = statement_header(stranger.statement(places["round_id"], b"x"))
+            options = {"content": b"x", "headers": upload_headers(b"x") | statement}
         assert problem_of(stranger.request("PUT", path, **options)) == "not_found", (principal, operation)

@@ -37,6 +37,10 @@ def every_api_operation() -> Iterator[str]:
     yield f"GET {federation}"
     yield f"PUT {federation}/initial-parameters"
     yield "POST /v1/sites"
+    yield "GET /.well-known/pfedbayespt-coordinator"
+    yield "POST /v1/token"
+    yield from (f"{method} /v1/sites/me/keys" for method in ("GET", "POST"))
+    yield "POST /v1/sites/me/keys/{key_id}/retire"
     yield "GET /v1/sites/me"
     yield "GET /v1/sites/me/assignment"
     yield "POST /v1/sites/me/leave"
@@ -92,7 +96,13 @@ def test_authorize_works_everywhere_but_where_nobody_needs_it(
 ) -> None:
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     open_ones = {name for name, operation in operations.items() if not operation.get("security")}
-    assert open_ones == {"POST /v1/sites", "GET /livez", "GET /readyz"}
+    assert open_ones == {
+        "POST /v1/sites",
+        "POST /v1/token",
+        "GET /.well-known/pfedbayespt-coordinator",
+        "GET /livez",
+        "GET /readyz",
+    }
 
 
 def test_the_documentation_can_be_switched_off(tmp_path: Any) -> None:

@@ -159,7 +159,11 @@ def test_the_table_of_bad_files_is_the_list(coordinator: Coordinator, site: Site
         ({"Content-Digest": ""}, "invalid_request"),
         ({"Content-Digest": "md5=:AAAA:"}, "invalid_request"),
         ({"Content-Digest": "sha-256=:!!!!:"}, "invalid_request"),
-        ({"Content-Digest": f"sha-256=:{'A' * 43}=:"}, "digest_mismatch"),
+        ({"Content-Digest": f"sha-256=:{'A' * 43}=:"}, "signature_rejected"),
+        ({"Update-Statement": ""}, "invalid_request"),
+        ({"Update-Statement": "e30"}, "invalid_request"),
+        ({"Update-Statement": "!!"}, "invalid_request"),
+        ({"Update-Statement": "W1tb" * 1100}, "invalid_request"),
     ],
 )
 def test_an_update_with_a_bad_header_changes_nothing_at_all(

@@ -66,7 +66,10 @@ def invite(
         )
     show(invitation, as_json=as_json)
     if not as_json:
-        command = f"pfedbayespt site enrol {url} --name {organisation} --directory site-state --backbone FILE"
+        command = (
+            f"pfedbayespt site enrol {url} --name {organisation} --directory site-state --backbone FILE "
+            f"--coordinator-key {invitation.coordinator_key_id}"
+        )
         typer.echo(f"\nThe organisation runs, with PFEDBAYESPT_TOKEN set to the token:\n  {command}")
 
 
@@ -296,6 +299,6 @@ def reinstate(site_id: SiteId, url: Url, token: Token) -> None:
 
 @app.command()
 def revoke(site_id: SiteId, url: Url, token: Token) -> None:
-    """Make a site's secret worthless, for good."""
+    """Make a site's keys worthless, for good."""
     with connect(url, token) as client:
         typer.echo(f"{site_id} is now {client.sites.revoke(site_id).status}")

@@ -14,6 +14,7 @@ from pfedbayespt.cli.failures import UserError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+    from pfedbayespt.protocol import SigningKey
     from pfedbayespt.server.settings import Settings
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 
 _SETTINGS_FILE = "coordinator.env"
+_KEY_FILE = "coordinator-key.pem"
 
 SettingsFile = Annotated[
     Path | None,
@@ -39,16 +41,20 @@ def init(
         Path, typer.Argument(help="Where the coordinator will keep its data.", file_okay=False)
     ],
 ) -> None:
-    """Write a settings file with a fresh admin token, readable by you alone."""
+    """Write a settings file with a fresh admin token, and the coordinator's key, readable by you alone."""
     directory.mkdir(parents=True, exist_ok=True)
-    file = directory / _SETTINGS_FILE
+    file, key_file = directory / _SETTINGS_FILE, (directory / _KEY_FILE).resolve()
     lines = {
         "PFEDBAYESPT_ADMIN_TOKEN": secrets.token_urlsafe(32),
         "PFEDBAYESPT_DATA_DIR": str((directory / "data").resolve()),
+        "PFEDBAYESPT_SIGNING_KEY_FILE": str(key_file),
         "PFEDBAYESPT_ROLES": json.dumps(_possible_roles()),
     }
     _write_new(file, "".join(f"{name}={value}\n" for name, value in lines.items()))
-    typer.echo(f"wrote {file}; it holds the admin token, so keep it to yourself. Next:")
+    key = _make_key(key_file)
+    typer.echo(f"wrote {file}; it holds the admin token, so keep it to yourself.")
+    typer.echo(f"wrote {key_file}; receipts and model versions are signed with it, so back it up.")
+    typer.echo(f"its id, for sites to check whom they join: {key.key_id}. Next:")
     typer.echo(f"  pfedbayespt coordinator run --settings {file}")
     typer.echo("and, wherever you administer it from:")
     typer.echo(f"  export PFEDBAYESPT_TOKEN=$(sed -n 's/^PFEDBAYESPT_ADMIN_TOKEN=//p' {file})")
@@ -89,6 +95,16 @@ def upgrade_database(*, settings_file: SettingsFile = None) -> None:
     from pfedbayespt.server import serving
 
     serving.upgrade_database(settings)
+
+
+def _make_key(file: Path) -> "SigningKey":
+    from pfedbayespt.protocol import SigningKey
+
+    if file.exists():  # of an earlier `init` whose settings file was removed; sites have pinned it
+        return SigningKey.from_pem(file.read_bytes())
+    key = SigningKey.generate()
+    _write_new(file, key.to_pem().decode())
+    return key
 
 
 def _possible_roles() -> list[str]:

@@ -17,10 +17,13 @@ _EXPECTED = {
     "pfedbayespt.model.config": "ConfigError",
     "pfedbayespt.model.images": "ImageError",
     "pfedbayespt.model.insertion": "InsertionError",
+    "pfedbayespt.protocol.signatures": "SignatureError",
     "pfedbayespt.protocol.tensors": "TensorFileError",
+    "pfedbayespt.server.keys": "SigningKeyError",
 }
 _EXTRAS = {
     "fastapi": "server",
+    "jwt": "client",
     "httpx": "client",
     "jinja2": "demo",
     "matplotlib": "demo",

@@ -21,7 +21,7 @@ Token = Annotated[
         "--token",
         envvar="PFEDBAYESPT_TOKEN",
         show_envvar=True,
-        help="The admin token, or a site's secret. Prefer the environment variable: other users of this machine "
+        help="The admin token. Prefer the environment variable: other users of this machine "
         "can see a command's options.",
     ),
 ]

@@ -46,7 +46,7 @@ AllClasses = Annotated[
 def enrol(
     url: Annotated[str, typer.Argument(envvar="PFEDBAYESPT_URL", help="The coordinator's address.")],
     name: Annotated[str, typer.Option(help="What to call this site: lower-case letters, digits, hyphens.")],
-    directory: Annotated[Path, typer.Option(help="Where to keep the site's state and secret.")],
+    directory: Annotated[Path, typer.Option(help="Where to keep the site's state and private key.")],
     backbone: Annotated[
         Path, typer.Option(help="The federation's backbone, a safetensors file.", exists=True)
     ],
@@ -55,6 +55,10 @@ def enrol(
         typer.Option("--token", envvar="PFEDBAYESPT_TOKEN", help="The one-use token enr_... from the admin."),
     ],
     *,
+    coordinator_key: Annotated[
+        str | None,
+        typer.Option(help="key_..., as the admin told it: refuse to join if another coordinator answers."),
+    ] = None,
     proxy: Annotated[str | None, typer.Option(help="Address of an HTTP proxy.")] = None,
     ca_file: Annotated[
         Path | None, typer.Option(help="PEM file of certificate authorities to trust.", exists=True)
@@ -65,7 +69,14 @@ def enrol(
     from pfedbayespt.client import Site
 
     site = Site.enrol(
-        url, token, name=name, directory=directory, backbone=backbone, proxy=proxy, ca_file=ca_file
+        url,
+        token,
+        name=name,
+        directory=directory,
+        backbone=backbone,
+        proxy=proxy,
+        ca_file=ca_file,
+        coordinator_key_id=coordinator_key,
     )
     typer.echo(f"site {site.name} has joined {site.federation}; specification {site.specification_digest}")
     typer.echo(f"classes (folder names): {', '.join(site.specification.classes)}")
@@ -275,6 +286,16 @@ def adapt(
 
 
 @app.command()
+def rotate_key(directory: Directory) -> None:
+    """Replace this site's private key. Interrupting is safe: run it again to go on."""
+    _quiet_retries()
+    from pfedbayespt.client import Site
+
+    key_id = Site.resume(directory).rotate_key()
+    typer.echo(f"the site signs with {key_id} from now on; the old key is worth nothing any more")
+
+
+@app.command()
 def leave(
     directory: Directory,
     *,
@@ -284,10 +305,10 @@ def leave(
         typer.Option("--local-only", help="Do not tell the coordinator, for instance because it is gone."),
     ] = False,
 ) -> None:
-    """Leave the federation for good; remove secret, personal parameters, encoded images and downloads."""
+    """Leave the federation for good; remove its private key, personal parameters, encoded images and downloads."""
     _quiet_retries()
     from pfedbayespt.client.departure import leave as leave_for_good
-    from pfedbayespt.client.enrolment import Access
+    from pfedbayespt.client.enrolment import Access, identity_in
     from pfedbayespt.client.state import StateDirectory
 
     state = StateDirectory.open(directory)
@@ -299,7 +320,7 @@ def leave(
         typer.echo(f"removed. Ask the admin of {enrolment.federation} to revoke {enrolment.site_id}.")
         return
     access = Access(enrolment.proxy, enrolment.ca_file)
-    with access.client(enrolment.base_url, enrolment.secret.get_secret_value()) as client:
+    with access.client(enrolment.base_url, identity_in(state)) as client:
         leave_for_good(state, client)
     typer.echo(f"site {enrolment.site_name} has left {enrolment.federation}; {directory} is removed")
 

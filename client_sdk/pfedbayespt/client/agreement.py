@@ -2,7 +2,8 @@
 
 Rules:
 1. The specification's digest is computed here, never taken from the coordinator's word.
-2. The first specification that is seen is pinned; every later assignment must carry the same one.
+2. The first specification that is seen is pinned; every later assignment must carry the same one, and the
+   coordinator's signed word for it. The coordinator's own key is pinned when the site enrols.
 3. The backbone's digest is part of the specification; the file beside the site must have it.
 4. A parameters file belongs to the federation, the specification and the version that it was announced for.
 """
@@ -21,21 +22,59 @@ from pfedbayespt.client.errors import (
 from pfedbayespt.protocol import (
     Assignment,
     BackboneSpecification,
+    CoordinatorIdentity,
     FederationSpecification,
     ParametersManifest,
+    Receipt,
+    SignatureError,
     TensorFileError,
+    UpdateStatement,
     digest_of_message,
+    key_id_of,
     tensors,
 )
 
 
-def check_assignment(assignment: Assignment, federation: str, agreed_digest: str | None) -> str:
+def check_identity(identity: CoordinatorIdentity, expected_key_id: str | None) -> None:
+    """Return if the coordinator's key is what it says, and the one that was expected, if any.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    if identity.key_id != key_id_of(identity.public_key):
+        raise IntegrityError(f"the coordinator calls its key {identity.key_id}, but that is another key's id")
+    if expected_key_id not in {None, identity.key_id}:
+        raise IntegrityError(
+            f"the organisation was told coordinator {expected_key_id}, but {identity.key_id} answers here"
+        )
+
+
+def check_receipt(receipt: Receipt, statement: UpdateStatement, coordinator: CoordinatorIdentity) -> None:
+    """Return if a receipt is the pinned coordinator's, for exactly the update that was submitted.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    try:
+        receipt.check_signature(coordinator.public_key)
+    except SignatureError as error:
+        raise IntegrityError(f"the receipt is not the coordinator's: {error}") from error
+    sent = (statement.federation, statement.round_id, statement.site_id, statement.update_digest)
+    confirmed = (receipt.federation, receipt.round_id, receipt.site_id, receipt.digest)
+    if confirmed != sent:
+        raise IntegrityError(f"the receipt is for {confirmed}, but {sent} was submitted")
+
+
+def check_assignment(
+    assignment: Assignment, federation: str, agreed_digest: str | None, coordinator: CoordinatorIdentity
+) -> str:
     """Return the digest of the assignment's specification if this site may follow it.
 
     Args:
         assignment: what the coordinator asks.
         federation: the one this site joined.
         agreed_digest: the pinned digest; None: nothing is pinned yet.
+        coordinator: whose signature the terms must bear.
 
     Raises:
         SpecificationChangedError: it speaks of another federation or specification.
@@ -54,7 +93,22 @@ def check_assignment(assignment: Assignment, federation: str, agreed_digest: str
             f"this site agreed to specification {agreed_digest}, but is asked to follow {actual}; "
             "if the change is wanted, enrol again in a new directory"
         )
+    _check_terms(assignment, actual, coordinator)
     return actual
+
+
+def _check_terms(assignment: Assignment, digest: str, coordinator: CoordinatorIdentity) -> None:
+    terms = assignment.terms
+    if terms is None:
+        raise SpecificationChangedError("the coordinator does not sign what it asks this site to follow")
+    try:
+        terms.check_signature(coordinator.public_key)
+    except SignatureError as error:
+        raise SpecificationChangedError(f"the terms are not the coordinator's: {error}") from error
+    backbone = assignment.specification.backbone.weights_digest
+    stated = (terms.federation, terms.specification_digest, terms.backbone_digest)
+    if stated != (assignment.federation, digest, backbone):
+        raise SpecificationChangedError(f"the coordinator signed {stated}, but asks to follow {digest}")
 
 
 def check_backbone(file: Path, specification: BackboneSpecification) -> None:

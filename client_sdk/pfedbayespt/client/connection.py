@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -22,9 +22,10 @@ from urllib.parse import quote, urlencode, urlsplit
 import stamina
 from pydantic import ValidationError
 
-from pfedbayespt.client.errors import ProblemError, TransportError, problem_error
+from pfedbayespt.client.authentication import SiteIdentity
+from pfedbayespt.client.errors import AuthenticationRequired, ProblemError, TransportError, problem_error
 from pfedbayespt.client.transport import HttpAnswer, HttpRequest, Timeouts, Transport
-from pfedbayespt.protocol import Message, Page, Problem
+from pfedbayespt.protocol import AccessToken, Message, Page, Problem, TokenRequest
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 _FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
@@ -32,6 +33,7 @@ _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Answer = TypeVar("Answer", bound=Message)
 Item = TypeVar("Item", bound=Message)
+Credential = str | SiteIdentity | None
 QueryValue = str | int | float | None
 
 logger = logging.getLogger(__name__)
@@ -43,14 +45,14 @@ class Connection:
 
     Attributes:
         base_url: the coordinator's address, without `/v1`.
-        credential: admin token or site secret; None for calls that need none.
+        credential: admin token, API key, or a site's identity; None for calls that need none.
         transport: sends one request once.
         timeouts: how long to wait for what.
         clock: monotonic seconds.
     """
 
     base_url: str
-    credential: str | None
+    credential: Credential
     transport: Transport
     timeouts: Timeouts = field(default_factory=Timeouts)
     clock: Callable[[], float] = time.monotonic
@@ -62,7 +64,9 @@ class Connection:
                 f"{self.base_url!r} is not a coordinator's address; allowed: http://... or https://...",
                 sent=False,
             )
-        if not all("!" <= character <= "~" for character in self.credential or ""):
+        if isinstance(self.credential, str) and not all(
+            "!" <= character <= "~" for character in self.credential
+        ):
             raise TransportError("the credential holds blanks or characters that no token has", sent=False)
         if address.scheme == "http" and self.credential and address.hostname not in _LOOPBACK_HOSTS:
             logger.warning("the credential for %s travels unencrypted; use https://", address.hostname)
@@ -111,8 +115,34 @@ class Connection:
         rule = _RetryRule(repeatable, self.clock() + self.timeouts.total_seconds, self.clock)
         for attempt in stamina.retry_context(on=rule, attempts=None, timeout=None):
             with attempt:
-                answer = self.transport(request, self.timeouts)
-                _raise_for_problem(answer, request)
+                answer = self._sent(request)
+        return answer
+
+    def exchange(self, assertion: str) -> AccessToken:
+        """Ask for the access token that a site's assertion is good for, once."""
+        form = urlencode(TokenRequest(client_assertion=assertion).model_dump()).encode()
+        anonymous = replace(self, credential=None)
+        answer = anonymous.send(
+            "POST", "/v1/token", body=form, media_type="application/x-www-form-urlencoded"
+        )
+        return parse(answer, AccessToken)
+
+    def _sent(self, request: HttpRequest) -> HttpAnswer:
+        """Send one request, with another token if the first has just become worthless."""
+        if not isinstance(self.credential, SiteIdentity):
+            return self._sent_with(request, self.credential)
+        token = self.credential.access_token(self.exchange)
+        try:
+            return self._sent_with(request, token)
+        except AuthenticationRequired:
+            self.credential.forget(token)
+            return self._sent_with(request, self.credential.access_token(self.exchange))
+
+    def _sent_with(self, request: HttpRequest, token: str | None) -> HttpAnswer:
+        if token:
+            request = replace(request, headers={**request.headers, "Authorization": f"Bearer {token}"})
+        answer = self.transport(request, self.timeouts)
+        _raise_for_problem(answer, request)
         return answer
 
     def _url(self, path: str, query: Mapping[str, QueryValue]) -> str:
@@ -121,8 +151,6 @@ class Connection:
 
     def _headers(self, media_type: str | None, extra: Mapping[str, str]) -> dict[str, str]:
         headers = {"Accept": "application/json, application/problem+json", "User-Agent": "pfedbayespt"}
-        if self.credential:
-            headers["Authorization"] = f"Bearer {self.credential}"
         if media_type:
             headers["Content-Type"] = media_type
         return {**headers, **extra}

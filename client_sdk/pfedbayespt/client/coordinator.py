@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pfedbayespt.client.connection import Connection, parse, segment
+from pfedbayespt.client.connection import Connection, Credential, parse, segment
 from pfedbayespt.client.errors import ProblemError
 from pfedbayespt.client.resources.federations import Federations
 from pfedbayespt.client.resources.model_versions import ModelVersions
@@ -13,7 +13,7 @@ from pfedbayespt.client.resources.rounds import Rounds
 from pfedbayespt.client.resources.sites import Sites
 from pfedbayespt.client.resources.updates import Updates
 from pfedbayespt.client.transport import HttpxTransport, Timeouts, Transport
-from pfedbayespt.protocol import Event, Prediction
+from pfedbayespt.protocol import IDENTITY_PATH, AccessToken, CoordinatorIdentity, Event, Prediction
 
 _IMAGE_SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -27,7 +27,7 @@ class CoordinatorClient:
 
     Args:
         base_url: the coordinator's address, such as `https://coordinator.example`.
-        credential: the admin token or a site's secret; None for what needs neither.
+        credential: the admin token, an API key, or a `SiteIdentity`; None for what needs none.
         timeouts: how long to wait for what, retries included (`pfedbayespt.client.Timeouts`).
         proxy: address of an HTTP proxy; None: the usual environment variables.
         ca_file: PEM file of certificate authorities to trust instead of the usual ones.
@@ -40,7 +40,7 @@ class CoordinatorClient:
     def __init__(
         self,
         base_url: str,
-        credential: str | None = None,
+        credential: Credential = None,
         *,
         timeouts: Timeouts | None = None,
         proxy: str | None = None,
@@ -103,6 +103,14 @@ class CoordinatorClient:
             idempotent=True,  # an answer depends on the request alone
         )
         return parse(answer, Prediction)
+
+    def identity(self) -> CoordinatorIdentity:
+        """Return the coordinator's public key, as whoever answers at this address tells it."""
+        return self._connection.get(IDENTITY_PATH, CoordinatorIdentity)
+
+    def access_token(self, assertion: str) -> AccessToken:
+        """Exchange a site's assertion for an access token; a client with a `SiteIdentity` does so by itself."""
+        return self._connection.exchange(assertion)
 
     def events(self, federation: str) -> Iterator[Event]:
         """Yield the federation's state changes, oldest first."""

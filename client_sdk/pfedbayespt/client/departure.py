@@ -1,9 +1,9 @@
 """How a site leaves: the coordinator first, then everything here.
 
-    told       the coordinator ends the site's part for good; a secret that it no longer knows is as good as told
-    removed    secret, personal parameters, encoded images, checkpoints, downloads
+    told       the coordinator ends the site's part for good; a key that it no longer takes is as good as told
+    removed    private key, personal parameters, encoded images, checkpoints, downloads
 
-A crash in between leaves a directory whose secret is worth nothing; leaving again removes it. Encoded images in a
+A crash in between leaves a directory whose key is worth nothing; leaving again removes it. Encoded images in a
 store outside the state directory (`store_directory`) may serve other memberships, and stay.
 """
 

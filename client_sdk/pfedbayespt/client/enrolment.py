@@ -1,7 +1,8 @@
 """How a site joins: everything that can be checked is checked before the one-use token is spent.
 
 backbone file readable, directory ours and writable   nothing spent yet
-redeem the token, write the secret down               the site exists
+make the site's key, on this disk                     still nothing spent
+redeem the token, signed with that key                the site exists; the coordinator's key is pinned
 pin the specification                                 what it agrees to, for good
 compare the backbone's digest                         the site can work
 """
@@ -9,11 +10,12 @@ compare the backbone's digest                         the site can work
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import SecretStr
-
-from pfedbayespt.client.agreement import check_assignment, check_backbone, digest_of_file
+from pfedbayespt.client.agreement import check_assignment, check_backbone, check_identity, digest_of_file
+from pfedbayespt.client.authentication import SiteIdentity
+from pfedbayespt.client.connection import Credential
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import SpecificationChangedError, StateError
+from pfedbayespt.client.keys import make_key, read_key
 from pfedbayespt.client.state import Agreement, Enrolment, StateDirectory
 from pfedbayespt.client.transport import Timeouts, Transport
 
@@ -27,7 +29,7 @@ class Access:
     timeouts: Timeouts | None = None
     transport: Transport | None = None
 
-    def client(self, base_url: str, credential: str | None = None) -> CoordinatorClient:
+    def client(self, base_url: str, credential: Credential = None) -> CoordinatorClient:
         """Return a client of the coordinator at `base_url`."""
         return CoordinatorClient(
             base_url,
@@ -40,20 +42,30 @@ class Access:
 
 
 def join(
-    base_url: str, token: str, name: str, directory: Path, backbone: Path, access: Access
+    base_url: str,
+    token: str,
+    name: str,
+    directory: Path,
+    backbone: Path,
+    access: Access,
+    coordinator_key_id: str | None = None,
 ) -> StateDirectory:
     """Redeem an enrolment token and write down who this site now is.
 
+    `coordinator_key_id`, if the organisation was told it beforehand, must be the coordinator's.
+
     Raises:
         BackboneMismatchError: the backbone file cannot be read.
+        IntegrityError: the coordinator is another one than the organisation was told.
         StateError: the directory holds a site already, or cannot be written.
         EnrolmentTokenRefused: the token is unknown, used or expired.
     """
     digest_of_file(backbone)
     state = StateDirectory.create(directory)
     with state.locked(), access.client(base_url) as client:
-        credentials = client.sites.enrol(token, name)
-        site = credentials.site
+        coordinator = client.identity()
+        check_identity(coordinator, coordinator_key_id)
+        site = client.sites.enrol(token, name, make_key(directory), coordinator.key_id).site
         state.write_enrolment(
             Enrolment(
                 base_url=base_url,
@@ -63,10 +75,20 @@ def join(
                 organisation=site.organisation,
                 site_id=site.site_id,
                 site_name=site.site_name,
-                secret=SecretStr(credentials.secret),
+                coordinator=coordinator,
             )
         )
     return state
+
+
+def identity_in(state: StateDirectory) -> SiteIdentity:
+    """Return the identity of the site whose files these are.
+
+    Raises:
+        StateError: its key is missing or cannot be used.
+    """
+    enrolment = state.enrolment
+    return SiteIdentity(enrolment.site_id, read_key(state.path), enrolment.coordinator.key_id)
 
 
 def agree(
@@ -78,7 +100,7 @@ def agree(
     """Pin the federation's specification, or confirm the pinned one, and check the backbone against it.
 
     Args:
-        client: holds the site's secret.
+        client: holds the site's identity.
         state: the site's files.
         backbone: the backbone file; None: the one that was named before.
         expected_digest: the specification's digest, if the organisation was told it beforehand.
@@ -105,7 +127,7 @@ def _pin(
     if backbone is None:
         raise StateError(f"{state.path} names no backbone file yet; pass one")
     assignment = client.sites.assignment()
-    digest = check_assignment(assignment, state.enrolment.federation, None)
+    digest = check_assignment(assignment, state.enrolment.federation, None, state.enrolment.coordinator)
     if expected_digest not in {None, digest}:
         raise SpecificationChangedError(
             f"the organisation was told specification {expected_digest}, but the coordinator's is {digest}"

@@ -10,7 +10,7 @@
     │   ├── AlreadyExists             ├── DigestMismatch          ├── InferenceUnavailable
     │   ├── EnrolmentTokenRefused     ├── EvaluationConflict      ├── Overloaded
     │   ├── TransitionNotAllowed      ├── StorageExhausted        ├── InternalError
-    │   ├── NoOpenRound               └── UpdateTooStale
+    │   ├── NoOpenRound               ├── SignatureRejected       └── UpdateTooStale
     ├── TransportError                no answer, or none that can be understood
     ├── IntegrityError                downloaded bytes are not the ones that were announced
     ├── SpecificationChangedError     the federation is not the one this site agreed to
@@ -92,6 +92,12 @@ class EnrolmentTokenRefused(ProblemError):
     """The enrolment token is unknown, used or expired."""
 
     problem_type = ProblemType.ENROLMENT_TOKEN_REFUSED
+
+
+class SignatureRejected(ProblemError):
+    """The coordinator does not find the signature good for this request."""
+
+    problem_type = ProblemType.SIGNATURE_REJECTED
 
 
 class TransitionNotAllowed(ProblemError):

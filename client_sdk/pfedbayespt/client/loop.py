@@ -23,6 +23,7 @@ from functools import partial
 
 from pfedbayespt.client import events
 from pfedbayespt.client.agreement import check_assignment, check_parameters, parameters_manifest
+from pfedbayespt.client.authentication import SiteIdentity
 from pfedbayespt.client.checkpoints import Checkpoints
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import (
@@ -72,7 +73,8 @@ class SiteLoop:
 
     Attributes:
         state: the site's files.
-        client: the coordinator, with the site's secret.
+        client: the coordinator, with the site's identity.
+        identity: the site's identity, which signs its updates.
         model: what computes.
         observer: told what happens.
         stop: set by anyone who wants the loop to end.
@@ -82,6 +84,7 @@ class SiteLoop:
 
     state: StateDirectory
     client: CoordinatorClient
+    identity: SiteIdentity
     model: LocalModel
     agreement: Agreement
     observer: events.Observer = events.unobserved
@@ -122,7 +125,7 @@ class SiteLoop:
         return wait
 
     def _step(self) -> float | None:
-        is_free = submit_pending(self.client, self.state, self._outbox, self.observer)
+        is_free = submit_pending(self.client, self.identity, self.state, self._outbox, self.observer)
         assignment = self._ask(self.client)
         wait = min(max(assignment.retry_after_seconds, 0.01), MAX_WAIT_SECONDS)
         if assignment.action is SiteAction.FINISHED:
@@ -141,7 +144,8 @@ class SiteLoop:
 
     def _ask(self, client: CoordinatorClient) -> Assignment:
         assignment = client.sites.assignment()
-        check_assignment(assignment, self._enrolment.federation, self.agreement.specification_digest)
+        enrolment, agreed = self._enrolment, self.agreement.specification_digest
+        check_assignment(assignment, enrolment.federation, agreed, enrolment.coordinator)
         return assignment
 
     def _was_refused(self, assignment: Assignment) -> bool:
@@ -162,7 +166,7 @@ class SiteLoop:
         content = tensors.encode(update.delta, _manifest(asked, base, update))
         self._outbox.put(content, update.personal)
         self._checkpoints.discard()
-        submit_pending(self.client, self.state, self._outbox, self.observer)
+        submit_pending(self.client, self.identity, self.state, self._outbox, self.observer)
 
     def _work(self, asked: Round, base: bytes, ask_every_seconds: float) -> LocalUpdate:
         if asked.task is RoundTask.STATISTICS:

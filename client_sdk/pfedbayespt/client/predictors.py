@@ -22,7 +22,7 @@ class Predictors:
 
     Attributes:
         state: the site's files.
-        client: the coordinator, with the site's secret.
+        client: the coordinator, with the site's identity.
         model: lends its backbone; its own parameters are left alone, so training may go on meanwhile.
     """
 

@@ -23,8 +23,9 @@ from pfedbayespt.client.context_store import DEFAULT_STORE_BYTES
 from pfedbayespt.client.contexts import DEFAULT_CACHE_BYTES
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.departure import leave
-from pfedbayespt.client.enrolment import Access, agree, join
+from pfedbayespt.client.enrolment import Access, agree, identity_in, join
 from pfedbayespt.client.federation_model import FederationModel
+from pfedbayespt.client.keys import rotate
 from pfedbayespt.client.learner import Learner
 from pfedbayespt.client.loop import SiteLoop
 from pfedbayespt.client.outbox import Outbox
@@ -55,7 +56,7 @@ class Site:
 
     Attributes:
         directory: its state directory (see `pfedbayespt.client.state`).
-        client: the coordinator, with this site's secret.
+        client: the coordinator, with this site's identity.
     """
 
     def __init__(
@@ -64,9 +65,8 @@ class Site:
         self._state = state
         self._enrolment = state.enrolment
         self.directory = state.path
-        self.client: CoordinatorClient = access.client(
-            self._enrolment.base_url, self._enrolment.secret.get_secret_value()
-        )
+        self._identity = identity_in(state)
+        self.client: CoordinatorClient = access.client(self._enrolment.base_url, self._identity)
         self._agreement = agree(self.client, state, backbone)
         self._device = torch.device(device) if device else choose_device()
         self._stop = threading.Event()
@@ -87,6 +87,7 @@ class Site:
         timeouts: Timeouts | None = None,
         transport: Transport | None = None,
         device: str | None = None,
+        coordinator_key_id: str | None = None,
     ) -> Self:
         """Join a federation with a one-use token, and pin its specification.
 
@@ -94,13 +95,14 @@ class Site:
             base_url: the coordinator's address.
             token: `enr_...`, from the federation's admin.
             name: what to call this site: lower-case letters, digits, hyphens.
-            directory: where the site keeps its state, its secret included; empty or not yet there.
+            directory: where the site keeps its state, its private key included; empty or not yet there.
             backbone: safetensors file of the federation's backbone.
             proxy: address of an HTTP proxy; remembered.
             ca_file: PEM file of certificate authorities to trust; remembered.
             timeouts: how long to wait for what.
             transport: sends requests in place of httpx.
             device: a torch device; None: an accelerator if there is one.
+            coordinator_key_id: `key_...`, if the admin handed it over with the token: whom to trust.
 
         Raises:
             EnrolmentTokenRefused: the token is unknown, used or expired.
@@ -109,7 +111,7 @@ class Site:
             StateError: the directory holds a site already.
         """
         access = Access(proxy, str(ca_file) if ca_file else None, timeouts, transport)
-        state = join(base_url, token, name, Path(directory), Path(backbone), access)
+        state = join(base_url, token, name, Path(directory), Path(backbone), access, coordinator_key_id)
         return cls(state, access, Path(backbone), device)
 
     @classmethod
@@ -206,6 +208,7 @@ class Site:
                 loop = SiteLoop(
                     self._state,
                     self.client,
+                    self._identity,
                     learner,
                     self._agreement,
                     observer=on_event,
@@ -323,6 +326,16 @@ class Site:
             progress=self._state.progress,
             has_pending_update=Outbox(self.directory).pending() is not None,
         )
+
+    def rotate_key(self) -> str:
+        """Replace the site's private key and return the new one's id; a kill in between does no harm.
+
+        Raises:
+            StateError: another process runs this site.
+        """
+        with self._state.locked():
+            site_id = self._enrolment.site_id
+            return rotate(self.directory, site_id, self.client.sites, self._identity).key_id
 
     def leave(self) -> None:
         """Leave the federation for good; see `departure.leave`.

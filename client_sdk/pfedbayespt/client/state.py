@@ -1,7 +1,9 @@
 """The site's state directory: what survives a kill, readable by its owner alone.
 
-    site.json            who this site is, and its secret
+    site.json            who this site is, and the coordinator's public key, pinned
+    signing.key          its private key, made here (see keys.py)
     agreement.json       the specification it agreed to, pinned, and where its backbone file is
+    receipts.jsonl       the coordinator's signed receipts, one a line: this site's proof of what it took
     progress.json        how far it has come
     serving.json         the version that answered predictions last
     personal/            parameters that never leave this machine (see personal.py)
@@ -26,10 +28,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_serializer
+from pydantic import Field, ValidationError
 
 from pfedbayespt.client.errors import StateError
-from pfedbayespt.protocol import Digest, FederationSpecification, Message, Slug
+from pfedbayespt.protocol import (
+    CoordinatorIdentity,
+    Digest,
+    FederationSpecification,
+    Message,
+    Receipt,
+    Slug,
+)
 
 Record = TypeVar("Record", bound=Message)
 
@@ -37,7 +46,7 @@ Record = TypeVar("Record", bound=Message)
 class Enrolment(Message):
     """Who this site is and where its coordinator answers."""
 
-    format: Literal["pfedbayespt.site/1"] = "pfedbayespt.site/1"
+    format: Literal["pfedbayespt.site/2"] = "pfedbayespt.site/2"
     base_url: str
     proxy: str | None
     ca_file: str | None
@@ -45,11 +54,7 @@ class Enrolment(Message):
     organisation: Slug
     site_id: str
     site_name: Slug
-    secret: SecretStr
-
-    @field_serializer("secret", when_used="json")
-    def _reveal_in_the_file(self, secret: SecretStr) -> str:
-        return secret.get_secret_value()
+    coordinator: CoordinatorIdentity
 
 
 class Agreement(Message):
@@ -174,6 +179,15 @@ class StateDirectory:
     def write_serving(self, serving: ServingVersion) -> None:
         """Remember which version answers predictions."""
         self._write("serving.json", serving)
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """Add a receipt to those that are kept, and wait until it is on the disk."""
+        file = self.path / "receipts.jsonl"
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(receipt.model_dump_json().encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def remove(self) -> None:
         """Remove the directory with everything in it; who the site is goes last, so that this can be tried again.

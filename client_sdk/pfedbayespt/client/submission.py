@@ -1,10 +1,11 @@
 """Handing a finished update to the coordinator, as often as it takes, always the same bytes."""
 
 from pfedbayespt.client import events
+from pfedbayespt.client.agreement import check_receipt
+from pfedbayespt.client.authentication import SiteIdentity
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import (
     BodyTooLarge,
-    IntegrityError,
     NoOpenRound,
     NotFound,
     NotInCohort,
@@ -23,7 +24,11 @@ _UPDATE_IS_BAD = (UpdateRejected, BodyTooLarge)
 
 
 def submit_pending(
-    client: CoordinatorClient, state: StateDirectory, outbox: Outbox, observer: events.Observer
+    client: CoordinatorClient,
+    identity: SiteIdentity,
+    state: StateDirectory,
+    outbox: Outbox,
+    observer: events.Observer,
 ) -> bool:
     """Submit the update that waits in the outbox, if there is one; return whether the outbox is empty now.
 
@@ -32,13 +37,14 @@ def submit_pending(
 
     Raises:
         ProblemError, TransportError: try again later.
-        IntegrityError: the receipt is for other bytes.
+        IntegrityError: the receipt is for other bytes, or not the coordinator's.
     """
     pending = outbox.pending()
     if pending is None:
         return True
+    statement = identity.statement(pending.manifest, digest_of_bytes(pending.content))
     try:
-        receipt = client.updates.submit(pending.manifest.round_id, state.enrolment.site_id, pending.content)
+        receipt = client.updates.submit(statement, pending.content)
     except NoOpenRound as error:
         observer(events.UpdateWaits(str(error)))
         return False
@@ -46,6 +52,7 @@ def submit_pending(
         _drop(state, outbox, pending, error)
         observer(events.UpdateNotTaken(str(error)))
         return True
+    check_receipt(receipt, statement, state.enrolment.coordinator)
     _settle(state, outbox, pending, receipt)
     metrics = pending.manifest.metrics
     observer(
@@ -57,9 +64,7 @@ def submit_pending(
 
 
 def _settle(state: StateDirectory, outbox: Outbox, pending: PendingUpdate, receipt: Receipt) -> None:
-    sent = digest_of_bytes(pending.content)
-    if receipt.digest != sent:
-        raise IntegrityError(f"the receipt is for {receipt.digest}, but {sent} was submitted")
+    state.keep_receipt(receipt)
     outbox.acknowledged()
     state.update_progress(
         rounds_contributed=state.progress.rounds_contributed + 1,

@@ -18,11 +18,25 @@ from pfedbayespt.protocol.federations import (
     Federation,
     FederationCreate,
     FederationSpecification,
+    FederationTerms,
     HeadSpecification,
     InsertionSpecification,
     PosteriorSpecification,
     RoundPolicy,
     TrainingSpecification,
+)
+from pfedbayespt.protocol.keys import (
+    ASSERTION_TYPE,
+    IDENTITY_PATH,
+    MAX_ASSERTION_SECONDS,
+    MAX_LIVE_KEYS,
+    AccessToken,
+    CoordinatorIdentity,
+    KeyPossession,
+    SiteKey,
+    SiteKeyAdd,
+    SiteKeyRetire,
+    TokenRequest,
 )
 from pfedbayespt.protocol.model_versions import (
     AggregationInput,
@@ -31,6 +45,7 @@ from pfedbayespt.protocol.model_versions import (
     OptimiserStateManifest,
     ParametersManifest,
     SiteEvaluation,
+    VersionManifest,
 )
 from pfedbayespt.protocol.pages import Page, PageSize
 from pfedbayespt.protocol.predictions import (
@@ -42,13 +57,23 @@ from pfedbayespt.protocol.predictions import (
 )
 from pfedbayespt.protocol.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemKind, ProblemType
 from pfedbayespt.protocol.rounds import Round
+from pfedbayespt.protocol.signatures import (
+    KeyId,
+    PublicKey,
+    Signature,
+    SignatureError,
+    SignedMessage,
+    SigningKey,
+    key_id_of,
+    public_key_of,
+)
 from pfedbayespt.protocol.sites import (
     Assignment,
     EnrolmentToken,
     EnrolmentTokenCreate,
     Site,
-    SiteCredentials,
     SiteEnrol,
+    SiteEnrolment,
     SiteLeave,
 )
 from pfedbayespt.protocol.statuses import (
@@ -61,16 +86,23 @@ from pfedbayespt.protocol.statuses import (
     UpdateStatus,
 )
 from pfedbayespt.protocol.tensors import TensorFileError, TensorHeader, TensorSchema, TensorSpec
-from pfedbayespt.protocol.updates import Receipt, Update, UpdateManifest
+from pfedbayespt.protocol.updates import STATEMENT_HEADER, Receipt, Update, UpdateManifest, UpdateStatement
 
 __all__ = [
+    "ASSERTION_TYPE",
+    "IDENTITY_PATH",
+    "MAX_ASSERTION_SECONDS",
+    "MAX_LIVE_KEYS",
     "PROBLEM_MEDIA_TYPE",
+    "STATEMENT_HEADER",
+    "AccessToken",
     "AggregationInput",
     "AggregationSpecification",
     "Assignment",
     "AsynchronousPolicy",
     "BackboneSpecification",
     "ClassProbability",
+    "CoordinatorIdentity",
     "Digest",
     "EnrolmentToken",
     "EnrolmentTokenCreate",
@@ -83,8 +115,11 @@ __all__ = [
     "FederationCreate",
     "FederationSpecification",
     "FederationStatus",
+    "FederationTerms",
     "HeadSpecification",
     "InsertionSpecification",
+    "KeyId",
+    "KeyPossession",
     "Message",
     "ModelVersion",
     "ModelVersionStatus",
@@ -99,16 +134,24 @@ __all__ = [
     "Problem",
     "ProblemKind",
     "ProblemType",
+    "PublicKey",
     "Receipt",
     "Round",
     "RoundPolicy",
     "RoundStatus",
     "RoundTask",
+    "Signature",
+    "SignatureError",
+    "SignedMessage",
+    "SigningKey",
     "Site",
     "SiteAction",
-    "SiteCredentials",
     "SiteEnrol",
+    "SiteEnrolment",
     "SiteEvaluation",
+    "SiteKey",
+    "SiteKeyAdd",
+    "SiteKeyRetire",
     "SiteLeave",
     "SiteStatus",
     "Slug",
@@ -116,15 +159,20 @@ __all__ = [
     "TensorHeader",
     "TensorSchema",
     "TensorSpec",
+    "TokenRequest",
     "TrainingSpecification",
     "Uncertainty",
     "Update",
     "UpdateManifest",
+    "UpdateStatement",
     "UpdateStatus",
     "UtcTime",
+    "VersionManifest",
     "WeightedMean",
     "canonical_json",
     "digest_of_bytes",
     "digest_of_message",
+    "key_id_of",
+    "public_key_of",
     "tensors",
 ]

@@ -5,12 +5,13 @@ refuse to go on if either is another one (promise P8).
 """
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
 from pfedbayespt.protocol.aggregation import AggregationSpecification, WeightedMean
+from pfedbayespt.protocol.signatures import SignedMessage
 from pfedbayespt.protocol.statuses import FederationStatus
 
 ClassName = Annotated[str, Field(min_length=1, max_length=100)]
@@ -209,6 +210,17 @@ class FederationCreate(Message):
     specification: FederationSpecification
 
 
+class FederationTerms(SignedMessage):
+    """The coordinator's word that this federation has this specification and never had another."""
+
+    purpose: ClassVar[str] = "pfedbayespt.federation-terms/1"
+
+    federation: Slug
+    specification_digest: Digest
+    backbone_digest: Digest
+    issued_at: UtcTime
+
+
 class Federation(Message):
     """A federation as the coordinator knows it."""
 
@@ -216,6 +228,7 @@ class Federation(Message):
     status: FederationStatus
     specification: FederationSpecification
     specification_digest: Digest
+    terms: FederationTerms | None = Field(default=None, description="Signed when it was created.")
     serving_version: int | None = Field(description="Number of the model version that answers predictions.")
     rounds_published: int
     created_at: UtcTime

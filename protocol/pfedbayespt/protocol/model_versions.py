@@ -1,11 +1,12 @@
 """Model versions: immutable, numbered results of aggregations, each a safetensors file of shared parameters."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
-from pfedbayespt.protocol.statuses import ModelVersionStatus
+from pfedbayespt.protocol.signatures import SignedMessage
+from pfedbayespt.protocol.statuses import ModelVersionStatus, RoundTask
 from pfedbayespt.protocol.updates import Metrics, NumExamples
 
 
@@ -47,6 +48,26 @@ class AggregationInput(Message):
     weight: float = Field(
         gt=0.0, le=1.0, description="Its share; the shares sum to one, less what staleness takes off."
     )
+
+
+class VersionManifest(SignedMessage):
+    """The signed word of what a version is and how it came about: all it takes to compute it again."""
+
+    purpose: ClassVar[str] = "pfedbayespt.version-manifest/1"
+
+    federation: Slug
+    version_number: Annotated[int, Field(ge=0)]
+    digest: Digest
+    size_bytes: int
+    specification_digest: Digest
+    backbone_digest: Digest
+    parent_digest: Digest | None = Field(description="None: the initial parameters.")
+    round_id: str | None
+    task: RoundTask | None
+    rule: dict[str, JsonValue] = Field(description="How the inputs were combined, with every parameter.")
+    inputs: tuple[AggregationInput, ...] = Field(description="In the order in which they were combined.")
+    code_version: str
+    created_at: UtcTime
 
 
 class Evaluation(Message):

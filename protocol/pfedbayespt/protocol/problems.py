@@ -33,6 +33,7 @@ class ProblemType(Enum):
     METHOD_NOT_ALLOWED = ProblemKind(405, "The resource does not support this method")
     ALREADY_EXISTS = ProblemKind(409, "An object of this name exists already")
     ENROLMENT_TOKEN_REFUSED = ProblemKind(403, "The enrolment token is unknown, used or expired")
+    SIGNATURE_REJECTED = ProblemKind(403, "The signature does not hold for this request")
     TRANSITION_NOT_ALLOWED = ProblemKind(409, "The object's state does not allow this")
     ROUND_CLOSED = ProblemKind(409, "The round no longer takes updates")
     NO_OPEN_ROUND = ProblemKind(409, "The update is late, and the round in which it counts is not open yet")

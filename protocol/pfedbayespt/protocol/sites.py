@@ -1,12 +1,14 @@
 """How an organisation's site joins a federation and learns what to do next."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, SecretStr, field_serializer
 
 from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
-from pfedbayespt.protocol.federations import FederationSpecification
+from pfedbayespt.protocol.federations import FederationSpecification, FederationTerms
+from pfedbayespt.protocol.keys import CoordinatorIdentity
 from pfedbayespt.protocol.rounds import Round
+from pfedbayespt.protocol.signatures import KeyId, PublicKey, SignedMessage
 from pfedbayespt.protocol.statuses import FederationStatus, SiteAction, SiteStatus
 
 
@@ -24,13 +26,21 @@ class EnrolmentToken(Message):
     federation: Slug
     organisation: Slug
     expires_at: UtcTime
+    coordinator_key_id: KeyId = Field(description="Hand it over too: it tells the site whom to trust.")
 
 
-class SiteEnrol(Message):
-    """Redeem an enrolment token."""
+class SiteEnrol(SignedMessage):
+    """Redeem an enrolment token, signed with the key that the site made for itself.
+
+    The one-use token is the challenge: the signature is over it, so it proves possession of the key, now.
+    """
+
+    purpose: ClassVar[str] = "pfedbayespt.site-enrol/1"
 
     token: SecretStr
     site_name: Slug
+    public_key: PublicKey
+    coordinator_key_id: KeyId = Field(description="Whom the site believes to talk to.")
 
     @field_serializer("token", when_used="json")
     def _reveal_on_the_wire(self, token: SecretStr) -> str:
@@ -55,11 +65,12 @@ class Site(Message):
     last_seen_at: UtcTime | None
 
 
-class SiteCredentials(Message):
-    """The enrolled site and its secret, shown this once: the coordinator keeps only its SHA-256."""
+class SiteEnrolment(Message):
+    """The enrolled site, the id of its key, and the coordinator's key, which the site pins."""
 
     site: Site
-    secret: str
+    key_id: KeyId
+    coordinator: CoordinatorIdentity
 
 
 class Assignment(Message):
@@ -70,6 +81,7 @@ class Assignment(Message):
     federation_status: FederationStatus
     specification: FederationSpecification
     specification_digest: Digest
+    terms: FederationTerms | None = Field(default=None, description="The coordinator's word for both.")
     round: Round | None = Field(description="The live round, if this site has something to do in it.")
     model_version: int | None = Field(description="The version to train from or to evaluate.")
     model_digest: Digest | None

@@ -4,11 +4,12 @@ One file, one digest: the manifest is the single metadata entry of the safetenso
 file can read who sent what, for which round, without reading a tensor.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
+from pfedbayespt.protocol.signatures import SignedMessage
 from pfedbayespt.protocol.statuses import RoundTask, UpdateStatus
 from pfedbayespt.protocol.tensors import TensorSchema
 
@@ -29,9 +30,35 @@ class UpdateManifest(Message):
     metrics: Metrics = Field(default={}, description="Training metrics, finite numbers.")
 
 
-class Receipt(Message):
-    """The coordinator's acknowledgement: from here on the update is never lost (promise P1)."""
+Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="128 random bits.")]
+STATEMENT_HEADER: Final = "Update-Statement"
+"""Carries `base64url(JSON)` of an `UpdateStatement`, so that it is checked before the body is read."""
 
+
+class UpdateStatement(SignedMessage):
+    """What a site signs about an update: without its key, nobody can submit one in its name."""
+
+    purpose: ClassVar[str] = "pfedbayespt.update-statement/1"
+
+    federation: Slug
+    round_id: str = Field(max_length=64)
+    site_id: str = Field(max_length=64)
+    base_digest: Digest
+    update_digest: Digest
+    num_examples: NumExamples
+    nonce: Nonce
+
+
+class Receipt(SignedMessage):
+    """The coordinator's signed acknowledgement: from here on the update is never lost (promise P1).
+
+    `audit_head` is the hash of the event that recorded the acceptance, the head of the federation's chain then:
+    whoever keeps the receipt can tell if anything before it is changed later.
+    """
+
+    purpose: ClassVar[str] = "pfedbayespt.receipt/1"
+
+    federation: Slug
     update_id: str
     round_id: str
     site_id: str
@@ -43,6 +70,7 @@ class Receipt(Message):
         description="Versions between the update's base and that of the round in which it counts.",
     )
     received_at: UtcTime
+    audit_head: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class Update(Message):
@@ -62,4 +90,5 @@ class Update(Message):
     verdict: str | None = Field(description="Why it was quarantined or discarded.")
     staleness: int = Field(default=0, ge=0, description="As in its receipt.")
     weight: float | None = Field(description="Its share in the aggregate, once aggregated.")
+    statement: UpdateStatement | None = Field(default=None, description="What the site signed.")
     received_at: UtcTime

@@ -13,6 +13,7 @@ from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Clock, Database, database_clock
 from pfedbayespt.server.events import endpoints as events
 from pfedbayespt.server.federations import endpoints as federations
+from pfedbayespt.server.federations import service as federations_service
 from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
 from pfedbayespt.server.model_versions import endpoints as model_versions
@@ -25,21 +26,23 @@ from pfedbayespt.server.request_log import RequestLogMiddleware
 from pfedbayespt.server.rounds import endpoints as rounds
 from pfedbayespt.server.settings import ServerRole, Settings
 from pfedbayespt.server.sites import endpoints as sites
+from pfedbayespt.server.sites import key_endpoints as keys
 from pfedbayespt.server.updates import endpoints as updates
 from pfedbayespt.server.worker.driver import Worker
 
 _DESCRIPTION: Final = """
 Train one vision model across organisations that may not pool their images.
 
-Press **Authorize** and paste the admin token or a site's secret. Then, in the order of the sections below: create
-a federation, put its initial parameters and activate it; make an enrolment token for each organisation; watch the
-rounds; ask for predictions. Errors are problem documents (RFC 9457), and every answer carries an `X-Request-Id`.
+Press **Authorize** and paste the admin token or a site's access token. Then, in the order of the sections below:
+create a federation, put its initial parameters and activate it; make an enrolment token for each organisation;
+watch the rounds; ask for predictions. Errors are problem documents (RFC 9457), and every answer carries an
+`X-Request-Id`.
 """
 _TENSOR_UPLOADS: Final = re.compile(
     r"/v1/rounds/[^/]+/updates/[^/]+|/v1/federations/[^/]+/initial-parameters"
 )
 _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
-_COORDINATOR: Final = (federations, sites, rounds, updates, model_versions, events)
+_COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events)
 
 
 def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
@@ -140,6 +143,14 @@ def _lifespan(
     return lifespan
 
 
+def _sign_what_is_unsigned(context: Context) -> None:
+    """Have the coordinator's key, and its word for federations that an older release made without one."""
+    signer = context.signer
+    if ServerRole.COORDINATOR in context.settings.roles:
+        with context.database.write("coordinator") as tx:
+            federations_service.sign_unsigned(tx, signer)
+
+
 def _start(context: Context, blobs: FolderBlobStore, stack: AsyncExitStack) -> None:
     """Bring the process up, and leave on `stack` how to take it down: start-up is recovery."""
     settings, database = context.settings, context.database
@@ -148,6 +159,7 @@ def _start(context: Context, blobs: FolderBlobStore, stack: AsyncExitStack) -> N
         blobs.discard_leftovers()
     stack.callback(database.close)
     schema.prepare(database)
+    _sign_what_is_unsigned(context)
     if ServerRole.COORDINATOR in settings.roles and settings.worker_interval_seconds is not None:
         worker = Worker(context, settings.worker_interval_seconds)
         worker.start()

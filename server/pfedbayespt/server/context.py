@@ -2,10 +2,13 @@
 
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from pfedbayespt.protocol import SigningKey
+from pfedbayespt.server import keys
 from pfedbayespt.server.blobs import BlobStore
 from pfedbayespt.server.database import Database
 from pfedbayespt.server.settings import Settings
@@ -22,6 +25,11 @@ class Context:
     worker_id: str = "embedded"
     work: threading.Event = field(default_factory=threading.Event)  # set: something may be due now
     is_warm: threading.Event = field(default_factory=threading.Event)  # set: what serves here is loaded
+
+    @cached_property
+    def signer(self) -> SigningKey:
+        """The coordinator's key; start-up asks for it first, and makes it if there is none."""
+        return keys.load_or_make(self.settings.effective_signing_key_file)
 
 
 def _context_of(request: Request) -> Context:

@@ -10,6 +10,7 @@
     ├── EnrolmentTokenRefused     ├── ParametersRejected       ├── StorageExhausted
     └── TransitionNotAllowed      ├── DigestMismatch           └── InternalError
         └── LostRace              ├── EvaluationConflict
+                                  ├── SignatureRejected
                                   ├── BodyTooLarge
 
 Domain code raises these and never an HTTP exception; `problems.py` renders them. `detail` tells the caller what was
@@ -74,6 +75,12 @@ class EnrolmentTokenRefused(CoordinatorError):
     """The enrolment token is unknown, used or expired; it does not say which."""
 
     problem = ProblemType.ENROLMENT_TOKEN_REFUSED
+
+
+class SignatureRejected(CoordinatorError):
+    """A signed message is not signed with the right key, or speaks of something else than the request."""
+
+    problem = ProblemType.SIGNATURE_REJECTED
 
 
 class TransitionNotAllowed(CoordinatorError):

@@ -4,15 +4,18 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pfedbayespt.protocol import (
+    AccessToken,
     AggregationInput,
     Assignment,
     BackboneSpecification,
+    CoordinatorIdentity,
     EnrolmentToken,
     Evaluation,
     Event,
     Federation,
     FederationSpecification,
     FederationStatus,
+    FederationTerms,
     ModelVersion,
     ModelVersionStatus,
     Page,
@@ -23,12 +26,14 @@ from pfedbayespt.protocol import (
     RoundTask,
     Site,
     SiteAction,
-    SiteCredentials,
+    SiteEnrolment,
     SiteEvaluation,
+    SiteKey,
     SiteStatus,
     TensorSpec,
     Update,
     UpdateManifest,
+    UpdateStatement,
     UpdateStatus,
     digest_of_bytes,
     digest_of_message,
@@ -43,6 +48,14 @@ _UPDATE_ID: Final = "upd_c2b86f3d5a1e4970868d4f0b9e7a1c35"
 _BASE: Final = digest_of_bytes(b"base")
 _RESULT: Final = digest_of_bytes(b"result")
 _UPDATE: Final = digest_of_bytes(b"update")
+_SIGNED: Final = {"key_id": "key_" + "5f" * 16, "signature": "A" * 86}
+IDENTITY: Final = CoordinatorIdentity(key_id=_SIGNED["key_id"], public_key="A" * 43)
+ACCESS_TOKEN: Final = AccessToken(
+    access_token="eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJzaXRfNGQxZiJ9.AAAA",  # noqa: S106
+    expires_in=900,
+)
+SITE_KEY: Final = SiteKey(key_id=_SIGNED["key_id"], public_key="A" * 43, created_at=_NOON)
+SITE_KEYS: Final[Page[SiteKey]] = Page(items=(SITE_KEY,), next_cursor=None)
 
 SPECIFICATION: Final = FederationSpecification(
     classes=("benign", "malignant", "unsure"),
@@ -53,17 +66,29 @@ SPECIFICATION: Final = FederationSpecification(
     ),
     rounds=RoundPolicy(num_rounds=12, min_sites_to_start=3, quorum=2, deadline_seconds=1800.0),
 )
+TERMS: Final = FederationTerms(
+    federation=_NAME,
+    specification_digest=digest_of_message(SPECIFICATION),
+    backbone_digest=SPECIFICATION.backbone.weights_digest,
+    issued_at=_NOON,
+    **_SIGNED,
+)
 FEDERATION: Final = Federation(
     name=_NAME,
     status=FederationStatus.ACTIVE,
     specification=SPECIFICATION,
     specification_digest=digest_of_message(SPECIFICATION),
+    terms=TERMS,
     serving_version=3,
     rounds_published=3,
     created_at=_NOON,
 )
 ENROLMENT_TOKEN: Final = EnrolmentToken(
-    token="enr_" + "A" * 43, federation=_NAME, organisation="hospital-north", expires_at=_ONE
+    token="enr_" + "A" * 43,
+    federation=_NAME,
+    organisation="hospital-north",
+    expires_at=_ONE,
+    coordinator_key_id=IDENTITY.key_id,
 )
 SITE: Final = Site(
     site_id=_SITE_ID,
@@ -74,7 +99,7 @@ SITE: Final = Site(
     enrolled_at=_NOON,
     last_seen_at=_ONE,
 )
-SITE_CREDENTIALS: Final = SiteCredentials(site=SITE, secret=f"site_{_SITE_ID[4:]}_" + "A" * 43)
+SITE_ENROLMENT: Final = SiteEnrolment(site=SITE, key_id=SITE_KEY.key_id, coordinator=IDENTITY)
 ROUND: Final = Round(
     round_id=_ROUND_ID,
     federation=_NAME,
@@ -98,10 +123,21 @@ ASSIGNMENT: Final = Assignment(
     federation_status=FederationStatus.ACTIVE,
     specification=SPECIFICATION,
     specification_digest=FEDERATION.specification_digest,
+    terms=TERMS,
     round=ROUND,
     model_version=3,
     model_digest=_BASE,
     retry_after_seconds=1.0,
+)
+STATEMENT: Final = UpdateStatement(
+    federation=_NAME,
+    round_id=_ROUND_ID,
+    site_id=_SITE_ID,
+    base_digest=_BASE,
+    update_digest=_UPDATE,
+    num_examples=128,
+    nonce="0" * 32,
+    **_SIGNED,
 )
 UPDATE: Final = Update(
     update_id=_UPDATE_ID,
@@ -122,15 +158,19 @@ UPDATE: Final = Update(
     delta_norm=0.42,
     verdict=None,
     weight=0.4,
+    statement=STATEMENT,
     received_at=_NOON,
 )
 RECEIPT: Final = Receipt(
+    federation=_NAME,
     update_id=_UPDATE_ID,
     round_id=_ROUND_ID,
     site_id=_SITE_ID,
     digest=_UPDATE,
     size_bytes=181_320,
     received_at=_NOON,
+    audit_head="9d" * 32,
+    **_SIGNED,
 )
 EVALUATION: Final = Evaluation(num_examples=64, metrics={"accuracy": 0.81, "nll": 0.55})
 SITE_EVALUATION: Final = SiteEvaluation(

@@ -40,6 +40,13 @@ class Settings(BaseSettings):
         default=None, description="`postgresql://...` or `sqlite:///file`; None: SQLite in `data_dir`."
     )
     roles: frozenset[ServerRole] = Field(default=frozenset({ServerRole.COORDINATOR}), min_length=1)
+    signing_key_file: Path | None = Field(
+        default=None,
+        description="The coordinator's private key, which all its processes share; None: in `data_dir`.",
+    )
+    access_token_seconds: Annotated[int, Field(ge=60, le=3600)] = Field(
+        default=900, description="How long a site's access token is good, unless something ends it before."
+    )
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     public_docs: bool = Field(default=True, description="Serve /docs, /redoc and /openapi.json.")
@@ -94,6 +101,11 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> str:
         """The database's URL, by default that of a file in `data_dir`."""
         return self.database_url or f"sqlite:///{self.data_dir / 'coordinator.sqlite3'}"
+
+    @property
+    def effective_signing_key_file(self) -> Path:
+        """Where the coordinator's key is, by default in `data_dir`."""
+        return self.signing_key_file or self.data_dir / "coordinator-key.pem"
 
     @property
     def effective_backbone_cache_dir(self) -> Path:

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from pfedbayespt.client.connection import Connection, segment
-from pfedbayespt.protocol import Assignment, Site, SiteCredentials, SiteEnrol, SiteLeave
+from pfedbayespt.protocol import (
+    Assignment,
+    SigningKey,
+    Site,
+    SiteEnrol,
+    SiteEnrolment,
+    SiteKey,
+    SiteKeyAdd,
+    SiteKeyRetire,
+    SiteLeave,
+)
 
 
 @dataclass(frozen=True)
@@ -15,13 +25,32 @@ class Sites:
 
     _connection: Connection
 
-    def enrol(self, token: str, site_name: str) -> SiteCredentials:
-        """Redeem an enrolment token. The secret in the answer is shown this once."""
-        message = SiteEnrol(token=SecretStr(token), site_name=site_name)
-        return self._connection.post("/v1/sites", SiteCredentials, message)
+    def enrol(self, token: str, site_name: str, key: SigningKey, coordinator_key_id: str) -> SiteEnrolment:
+        """Redeem an enrolment token for the site that holds `key`."""
+        message = SiteEnrol.signed(
+            key,
+            token=SecretStr(token),
+            site_name=site_name,
+            public_key=key.public_key,
+            coordinator_key_id=coordinator_key_id,
+        )
+        return self._connection.post("/v1/sites", SiteEnrolment, message)
+
+    def list_keys(self) -> Iterator[SiteKey]:
+        """Yield this site's live keys, oldest first (site)."""
+        return self._connection.pages("/v1/sites/me/keys", SiteKey)
+
+    def add_key(self, request: SiteKeyAdd) -> SiteKey:
+        """Add a second key; repeating it is harmless (site)."""
+        return self._connection.post("/v1/sites/me/keys", SiteKey, request)
+
+    def retire_key(self, request: SiteKeyRetire) -> SiteKey:
+        """Make a key worth nothing; repeating it is harmless (site)."""
+        path = f"/v1/sites/me/keys/{segment(request.retired_key_id)}/retire"
+        return self._connection.post(path, SiteKey, request)
 
     def me(self) -> Site:
-        """Return the site whose secret this client holds (site)."""
+        """Return the site whose identity this client holds (site)."""
         return self._connection.get("/v1/sites/me", Site)
 
     def assignment(self) -> Assignment:
@@ -45,5 +74,5 @@ class Sites:
         return self._connection.post(f"/v1/sites/{segment(site_id)}/reinstate", Site)
 
     def revoke(self, site_id: str) -> Site:
-        """Make the site's secret worthless, for good (admin)."""
+        """Make the site's keys worthless, for good (admin)."""
         return self._connection.post(f"/v1/sites/{segment(site_id)}/revoke", Site)

@@ -1,11 +1,12 @@
 """Updates: what sites submit in a round."""
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pfedbayespt.client.connection import Connection, parse, segment
+from pfedbayespt.client.connection import Connection, parse, segment, to_json
 from pfedbayespt.client.resources._files import send_tensor_file
-from pfedbayespt.protocol import Receipt, Update
+from pfedbayespt.protocol import STATEMENT_HEADER, Receipt, Update, UpdateStatement
 
 
 @dataclass(frozen=True)
@@ -14,14 +15,17 @@ class Updates:
 
     _connection: Connection
 
-    def submit(self, round_id: str, site_id: str, content: bytes) -> Receipt:
-        """Submit an update file (site). The same bytes again give the same receipt.
+    def submit(self, statement: UpdateStatement, content: bytes) -> Receipt:
+        """Submit an update file and what the site signed about it (site). The same bytes give the same receipt.
 
         Raises:
-            RoundClosed, NotInCohort, UpdateConflict, UpdateRejected: see `pfedbayespt.client.errors`.
+            RoundClosed, NotInCohort, UpdateConflict, UpdateRejected, SignatureRejected: see
+                `pfedbayespt.client.errors`.
         """
-        path = f"/v1/rounds/{segment(round_id)}/updates/{segment(site_id)}"
-        return parse(send_tensor_file(self._connection, path, content), Receipt)
+        path = f"/v1/rounds/{segment(statement.round_id)}/updates/{segment(statement.site_id)}"
+        text = base64.urlsafe_b64encode(to_json(statement)).rstrip(b"=").decode()
+        answer = send_tensor_file(self._connection, path, content, {STATEMENT_HEADER: text})
+        return parse(answer, Receipt)
 
     def list(self, round_id: str) -> Iterator[Update]:
         """Yield the round's updates (admin)."""

@@ -23,7 +23,7 @@ class EventRecord(Base):
     federation_id: Mapped[str] = mapped_column(ForeignKey("federations.id"), index=True)
     actor: Mapped[str] = mapped_column(String(64))
     action: Mapped[str] = mapped_column(String(64))
-    subject: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(String(64), index=True)
     details: Mapped[dict[str, Any]]
     occurred_at: Mapped[datetime]
     previous_hash: Mapped[str] = mapped_column(String(64))

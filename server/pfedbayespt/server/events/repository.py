@@ -18,6 +18,16 @@ def last_hash(tx: Transaction, federation_id: str) -> str | None:
     ).first()
 
 
+def hash_of(tx: Transaction, federation_id: str, action: str, subject: str) -> str:
+    """Return the hash of the one event that records this: the head of the federation's chain then."""
+    query = select(EventRecord.hash).where(
+        EventRecord.federation_id == federation_id,
+        EventRecord.action == action,
+        EventRecord.subject == subject,
+    )
+    return tx.session.scalars(query).one()
+
+
 def of_federation(tx: Transaction, federation_id: str) -> list[EventRecord]:
     """Return all events of a federation, oldest first."""
     return list(

@@ -32,7 +32,7 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
 def create_federation(body: FederationCreate, context: ContextDep, caller: Admin) -> Federation:
     """Create a draft. Next: put its initial parameters, then activate it."""
     with context.database.write(caller.actor) as tx:
-        return service.describe(tx, service.create(tx, body))
+        return service.describe(tx, service.create(tx, body, context.signer))
 
 
 @router.get("", **documented("List federations", example=examples.FEDERATIONS))

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from pfedbayespt.protocol import (
     FederationSpecification,
     FederationStatus,
+    FederationTerms,
     RoundPolicy,
     TensorSchema,
     TensorSpec,
@@ -27,6 +28,8 @@ class FederationRecord(Base):
     epoch: Mapped[int] = mapped_column(default=0)
     specification: Mapped[dict[str, Any]]
     specification_digest: Mapped[str] = mapped_column(String(71))
+    # The coordinator's signed word for the two above; None: made by a release that did not sign yet.
+    terms: Mapped[dict[str, Any] | None]
     # Set once, with the initial parameters: what every later parameters file and update must look like.
     tensor_schema: Mapped[list[dict[str, Any]] | None]
     created_at: Mapped[datetime]
@@ -35,6 +38,11 @@ class FederationRecord(Base):
     def agreed(self) -> FederationSpecification:
         """What the members agreed to."""
         return FederationSpecification.model_validate(self.specification)
+
+    @property
+    def signed_terms(self) -> FederationTerms | None:
+        """The coordinator's signed word for the specification."""
+        return FederationTerms.model_validate(self.terms) if self.terms else None
 
     @property
     def policy(self) -> RoundPolicy:

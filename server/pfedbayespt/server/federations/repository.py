@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from pfedbayespt.protocol import FederationStatus, ModelVersionStatus, RoundStatus, RoundTask
 from pfedbayespt.server.database import Transaction
@@ -15,6 +15,11 @@ def exists(tx: Transaction, name: str) -> bool:
     """Whether the name is taken."""
     query = select(FederationRecord.id).where(FederationRecord.name == name)
     return tx.session.scalars(query).first() is not None
+
+
+def unsigned() -> Select[FederationRecord]:
+    """Return the query for federations whose terms nobody has signed."""
+    return select(FederationRecord).where(FederationRecord.terms.is_(None))
 
 
 def lock(tx: Transaction, federation_id: str) -> FederationRecord:

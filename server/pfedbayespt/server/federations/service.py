@@ -9,7 +9,9 @@ from pfedbayespt.protocol import (
     Federation,
     FederationCreate,
     FederationStatus,
+    FederationTerms,
     Page,
+    SigningKey,
     digest_of_message,
 )
 from pfedbayespt.server.database import Transaction
@@ -24,8 +26,8 @@ from pfedbayespt.server.rounds import service as rounds
 _ORDER = Order((FederationRecord.created_at, FederationRecord.id))
 
 
-def create(tx: Transaction, request: FederationCreate) -> FederationRecord:
-    """Create a draft.
+def create(tx: Transaction, request: FederationCreate, signer: SigningKey) -> FederationRecord:
+    """Create a draft and sign its terms.
 
     Raises:
         AlreadyExists: the name is taken.
@@ -41,6 +43,7 @@ def create(tx: Transaction, request: FederationCreate) -> FederationRecord:
         specification_digest=digest_of_message(request.specification),
         created_at=tx.now,
     )
+    sign(federation, signer)
     tx.session.add(federation)
     try:
         tx.session.flush()
@@ -54,6 +57,25 @@ def create(tx: Transaction, request: FederationCreate) -> FederationRecord:
         specification_digest=federation.specification_digest,
     )
     return federation
+
+
+def sign(federation: FederationRecord, signer: SigningKey) -> None:
+    """Give the coordinator's word for the specification. It is stored, so that a later edit of either shows."""
+    terms = FederationTerms.signed(
+        signer,
+        federation=federation.name,
+        specification_digest=federation.specification_digest,
+        backbone_digest=federation.agreed.backbone.weights_digest,
+        issued_at=federation.created_at,
+    )
+    federation.terms = terms.model_dump(mode="json")
+
+
+def sign_unsigned(tx: Transaction, signer: SigningKey) -> None:
+    """Sign the terms of federations that were made by a release that did not sign yet."""
+    for federation in tx.session.scalars(repository.unsigned().with_for_update()).all():
+        sign(federation, signer)
+        events.record(tx, federation.id, "federation.terms_signed", federation.name, key_id=signer.key_id)
 
 
 def activate(tx: Transaction, federation: FederationRecord) -> None:
@@ -104,6 +126,7 @@ def describe_all(tx: Transaction, federations: Sequence[FederationRecord]) -> li
             status=federation.status,
             specification=federation.agreed,
             specification_digest=federation.specification_digest,
+            terms=federation.signed_terms,
             serving_version=serving.get(federation.id),
             rounds_published=published.get(federation.id, 0),
             created_at=federation.created_at,

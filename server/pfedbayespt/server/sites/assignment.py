@@ -29,6 +29,7 @@ def assignment_of(tx: Transaction, site: SiteRecord, retry_after_seconds: float)
         federation_status=federation.status,
         specification=federation.agreed,
         specification_digest=federation.specification_digest,
+        terms=federation.signed_terms,
         round=message,
         model_version=version.number if version else None,
         model_digest=version.digest if version else None,

@@ -11,8 +11,8 @@ from pfedbayespt.protocol import (
     EnrolmentTokenCreate,
     Page,
     ProblemType,
-    SiteCredentials,
     SiteEnrol,
+    SiteEnrolment,
     SiteLeave,
     SiteStatus,
 )
@@ -41,7 +41,9 @@ def create_enrolment_token(
 ) -> EnrolmentToken:
     """Make a token that lets one site of one organisation join, once. It is shown this once only."""
     with context.database.write(caller.actor) as tx:
-        return service.create_token(tx, visible_federation(tx, caller, name, lock=True), body)
+        return service.create_token(
+            tx, visible_federation(tx, caller, name, lock=True), body, context.signer.key_id
+        )
 
 
 @router.post(
@@ -51,17 +53,18 @@ def create_enrolment_token(
         "Enrol a site",
         ProblemType.ENROLMENT_TOKEN_REFUSED,
         ProblemType.ALREADY_EXISTS,
-        example=examples.SITE_CREDENTIALS,
+        ProblemType.SIGNATURE_REJECTED,
+        example=examples.SITE_ENROLMENT,
         status=201,
         guarded=False,
     ),
 )
-def enrol_site(body: SiteEnrol, context: ContextDep) -> SiteCredentials:
-    """Redeem an enrolment token. The answer holds the site's secret, which is shown this once only."""
+def enrol_site(body: SiteEnrol, context: ContextDep) -> SiteEnrolment:
+    """Redeem an enrolment token with the public key that the site made for itself, signed with that key."""
     with context.database.write("enrolment") as tx:
-        credentials = service.enrol(tx, body)
+        enrolment = service.enrol(tx, body, context.signer)
     context.work.set()
-    return credentials
+    return enrolment
 
 
 @router.get("/sites/me", **documented("Read the calling site", example=examples.SITE))
@@ -95,7 +98,7 @@ def read_assignment(context: ContextDep, caller: Site) -> Assignment:
     ),
 )
 def leave_federation(body: SiteLeave, context: ContextDep, caller: Site) -> SiteMessage:
-    """End the calling site's part in its federation, for good: its secret is worth nothing from now on.
+    """End the calling site's part in its federation, for good: its keys are worth nothing from now on.
 
     What it has submitted stays, because it was acknowledged; no round waits for it any more.
     """

@@ -37,7 +37,7 @@ def reinstate(tx: Transaction, site: SiteRecord) -> None:
 
 
 def revoke(tx: Transaction, site: SiteRecord) -> None:
-    """Suspended -> revoked: its secret is worth nothing any more."""
+    """Suspended -> revoked: its keys are worth nothing any more."""
     _move(tx, site, "revoke", "site.revoked")
 
 

@@ -1,4 +1,7 @@
-"""The tables `sites` and `enrolment_tokens`. Of secrets they hold the SHA-256 only."""
+"""The tables `sites`, `site_keys`, `used_assertions` and `enrolment_tokens`.
+
+Of enrolment tokens they hold the SHA-256 only; of keys the public half, for the private one never leaves the site.
+"""
 
 from datetime import datetime
 
@@ -22,11 +25,33 @@ class SiteRecord(Base):
     organisation: Mapped[str] = mapped_column(String(63))
     status: Mapped[SiteStatus] = mapped_column(enum_column(SiteStatus, "status"))
     epoch: Mapped[int] = mapped_column(default=0)
-    secret_sha256: Mapped[str] = mapped_column(String(64))
     enrolled_at: Mapped[datetime]
     last_seen_at: Mapped[datetime | None]
 
     federation: Mapped[FederationRecord] = relationship()
+
+
+class SiteKeyRecord(Base):
+    """A public key of a site. A retired one stays, so that what it signed can be checked for ever."""
+
+    __tablename__ = "site_keys"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    site_id: Mapped[str] = mapped_column(ForeignKey("sites.id"), index=True)
+    public_key: Mapped[str] = mapped_column(String(43))
+    created_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
+
+    site: Mapped[SiteRecord] = relationship()
+
+
+class UsedAssertionRecord(Base):
+    """An assertion that was taken; its row is kept until it would be refused for its age."""
+
+    __tablename__ = "used_assertions"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # SHA-256 of the site's id and the `jti`
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class EnrolmentTokenRecord(Base):

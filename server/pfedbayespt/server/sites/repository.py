@@ -1,11 +1,18 @@
 """Queries on `sites` and `enrolment_tokens`."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
 
 from pfedbayespt.server.database import Transaction
-from pfedbayespt.server.sites.models import EnrolmentTokenRecord, SiteRecord
+from pfedbayespt.server.sites.models import (
+    EnrolmentTokenRecord,
+    SiteKeyRecord,
+    SiteRecord,
+    UsedAssertionRecord,
+)
 
 
 def by_id(tx: Transaction, site_id: str) -> SiteRecord | None:
@@ -33,6 +40,28 @@ def redeem(tx: Transaction, token_sha256: str) -> EnrolmentTokenRecord | None:
         .execution_options(synchronize_session=False)
     ).first()
     return None if redeemed is None else tx.session.get(EnrolmentTokenRecord, redeemed.id)
+
+
+def key(tx: Transaction, key_id: str) -> SiteKeyRecord | None:
+    """Return a key, live or retired, if there is one of that id."""
+    return tx.session.get(SiteKeyRecord, key_id)
+
+
+def live_keys(tx: Transaction, site_id: str) -> Sequence[SiteKeyRecord]:
+    """Return the keys that a site signs with, oldest first."""
+    query = select(SiteKeyRecord).where(SiteKeyRecord.site_id == site_id, SiteKeyRecord.retired_at.is_(None))
+    return tx.session.scalars(query.order_by(SiteKeyRecord.created_at, SiteKeyRecord.id)).all()
+
+
+def use_assertion(tx: Transaction, assertion_id: str, expires_at: datetime) -> bool:
+    """Note that an assertion was taken; False if it was before. Those that have expired are forgotten."""
+    tx.session.execute(delete(UsedAssertionRecord).where(UsedAssertionRecord.expires_at <= tx.now))
+    tx.session.add(UsedAssertionRecord(id=assertion_id, expires_at=expires_at))
+    try:
+        tx.session.flush()
+    except IntegrityError:
+        return False
+    return True
 
 
 def touch(tx: Transaction, site_id: str, at_most_every: timedelta) -> None:

@@ -11,13 +11,14 @@ from pfedbayespt.protocol import (
     FederationStatus,
     Page,
     RoundStatus,
+    SigningKey,
     Site,
-    SiteCredentials,
     SiteEnrol,
+    SiteEnrolment,
     SiteLeave,
     SiteStatus,
 )
-from pfedbayespt.server.auth import SITE_SECRET_PREFIX, SiteCaller
+from pfedbayespt.server.auth import SiteCaller
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import (
     AlreadyExists,
@@ -32,7 +33,7 @@ from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.identifiers import new_id, new_secret, sha256_hex
 from pfedbayespt.server.pages import Order, PageRequest, fetch_page
 from pfedbayespt.server.rounds import repository as rounds
-from pfedbayespt.server.sites import lifecycle, repository
+from pfedbayespt.server.sites import keys, lifecycle, repository
 from pfedbayespt.server.sites.models import EnrolmentTokenRecord, SiteRecord
 from pfedbayespt.server.updates import lifecycle as updates
 
@@ -40,7 +41,7 @@ _ORDER = Order((SiteRecord.enrolled_at, SiteRecord.id))
 
 
 def create_token(
-    tx: Transaction, federation: FederationRecord, request: EnrolmentTokenCreate
+    tx: Transaction, federation: FederationRecord, request: EnrolmentTokenCreate, coordinator_key_id: str
 ) -> EnrolmentToken:
     """Create a one-use token; this is the only time it is seen.
 
@@ -66,16 +67,19 @@ def create_token(
         federation=federation.name,
         organisation=request.organisation,
         expires_at=record.expires_at,
+        coordinator_key_id=coordinator_key_id,
     )
 
 
-def enrol(tx: Transaction, request: SiteEnrol) -> SiteCredentials:
-    """Redeem a token for a site and its secret; this is the only time the secret is seen.
+def enrol(tx: Transaction, request: SiteEnrol, signer: SigningKey) -> SiteEnrolment:
+    """Redeem a token: the site and its first key are known from here on.
 
     Raises:
+        SignatureRejected: the request is not signed with the key in it, or is meant for another coordinator.
         EnrolmentTokenRefused: the token is unknown, used or expired, or its federation is archived.
         AlreadyExists: the name is taken; the token stays good.
     """
+    keys.check_enrolment(request, signer)
     token = repository.redeem(tx, sha256_hex(request.token.get_secret_value()))
     if token is None:
         raise EnrolmentTokenRefused("the token is unknown, used or expired; ask the admin for another one")
@@ -84,12 +88,10 @@ def enrol(tx: Transaction, request: SiteEnrol) -> SiteCredentials:
         raise EnrolmentTokenRefused(f"federation {federation.name!r} is archived; no site can join it")
     if repository.name_is_taken(tx, federation.id, request.site_name):
         raise AlreadyExists(f"federation {federation.name!r} has a site {request.site_name!r} already")
-    secret = new_secret()
-    site = _add(tx, token, request.site_name, secret)
+    site = _add(tx, token, request)
     token.used_by_site_id = site.id
-    return SiteCredentials(
-        site=describe(site, federation.name),
-        secret=f"{SITE_SECRET_PREFIX}_{site.id.removeprefix('sit_')}_{secret}",
+    return SiteEnrolment(
+        site=describe(site, federation.name), key_id=request.key_id, coordinator=keys.identity_of(signer)
     )
 
 
@@ -158,20 +160,27 @@ def describe(site: SiteRecord, federation: str) -> Site:
     )
 
 
-def _add(tx: Transaction, token: EnrolmentTokenRecord, name: str, secret: str) -> SiteRecord:
+def _add(tx: Transaction, token: EnrolmentTokenRecord, request: SiteEnrol) -> SiteRecord:
     site = SiteRecord(
         id=new_id("sit"),
         federation_id=token.federation_id,
-        name=name,
+        name=request.site_name,
         organisation=token.organisation,
         status=lifecycle.LIFECYCLE.initial,
-        secret_sha256=sha256_hex(secret),
         enrolled_at=tx.now,
     )
     tx.session.add(site)
     tx.session.flush()
+    key = keys.insert(tx, site.id, request.public_key)
     events.record(
-        tx, site.federation_id, "site.enrolled", site.id, site_name=name, organisation=token.organisation
+        tx,
+        site.federation_id,
+        "site.enrolled",
+        site.id,
+        site_name=site.name,
+        organisation=token.organisation,
+        key_id=key.id,
+        public_key=key.public_key,
     )
     lifecycle.admit(tx, site)
     return site

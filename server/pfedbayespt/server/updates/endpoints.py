@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from pfedbayespt.protocol import Page, ProblemType, Receipt, Update
+from pfedbayespt.protocol import Page, ProblemType, Receipt, Update, UpdateStatement
 from pfedbayespt.server import examples
 from pfedbayespt.server.auth import Admin, Site, SiteCaller
 from pfedbayespt.server.blobs import TemporaryBlob
@@ -15,7 +15,7 @@ from pfedbayespt.server.openapi import documented, tensor_body
 from pfedbayespt.server.pages import PageDep
 from pfedbayespt.server.paths import RoundId, SiteId, UpdateId
 from pfedbayespt.server.rounds import service as rounds
-from pfedbayespt.server.updates import service
+from pfedbayespt.server.updates import service, statements
 from pfedbayespt.server.updates.ingest import ExpectedUpdate, ReceivedUpdate, claims_of, receive_update
 from pfedbayespt.server.uploads import announced_body
 
@@ -33,6 +33,7 @@ router = APIRouter(prefix="/v1", tags=["updates"])
         ProblemType.UPDATE_TOO_STALE,
         ProblemType.UPDATE_CONFLICT,
         ProblemType.UPDATE_REJECTED,
+        ProblemType.SIGNATURE_REJECTED,
         ProblemType.DIGEST_MISMATCH,
         ProblemType.BODY_TOO_LARGE,
         ProblemType.BODY_TIMEOUT,
@@ -54,13 +55,16 @@ async def submit_update(
 ) -> Receipt:
     """Submit the calling site's update. The receipt means that it is durable and will not be lost.
 
-    The headers `Content-Length` and `Content-Digest` are required. Safe to repeat: the same file again is answered
-    with 200 and the same receipt, even after the round has closed. A late update counts in a later round, if the
-    federation's `late_policy` says so; the receipt says how stale it is. `no_open_round` asks to come again.
+    The headers `Content-Length`, `Content-Digest` and `Update-Statement`, which the site has signed about this very
+    update, are required. Safe to repeat: the same file again is answered with 200 and the same receipt, even after
+    the round has closed. A late update counts in a later round, if the federation's `late_policy` says so; the
+    receipt says how stale it is. `no_open_round` asks to come again.
     """
     require_tensor_file(request.headers)
     announced = announced_body(request.headers, context.settings.max_update_bytes)
-    expected = await run_in_threadpool(_expect, context, caller, round_id, site_id, announced.digest)
+    statement = statements.statement_in(request.headers)
+    asked = (round_id, site_id, announced.digest)
+    expected = await run_in_threadpool(_expect, context, caller, asked, statement)
     failpoint("ingest.after_auth")
     with context.blobs.create() as blob:
         try:
@@ -68,7 +72,7 @@ async def submit_update(
         except UpdateRejected as error:
             await run_in_threadpool(_quarantine, context, caller, round_id, blob, error)
             raise
-        acknowledgement = await run_in_threadpool(_accept, context, caller, received)
+        acknowledgement = await run_in_threadpool(_accept, context, caller, received, statement)
     context.work.set()
     response.status_code = 201 if acknowledgement.is_new else 200
     return acknowledgement.receipt
@@ -93,16 +97,24 @@ def read_update(update_id: UpdateId, context: ContextDep, _: Admin) -> Update:
         return service.describe(tx, service.find(tx, update_id))
 
 
-def _expect(context: Context, caller: SiteCaller, round_id: str, site_id: str, digest: str) -> ExpectedUpdate:
+def _expect(
+    context: Context, caller: SiteCaller, asked: tuple[str, str, str], statement: UpdateStatement
+) -> ExpectedUpdate:
+    round_id, site_id, digest = asked
     with context.database.read() as tx:
-        return service.expect(tx, caller, round_id, site_id, digest)
+        expected = service.expect(tx, caller, round_id, site_id, digest)
+        statements.check(tx, caller, statement, round_id, digest)
+        return expected
 
 
-def _accept(context: Context, caller: SiteCaller, received: ReceivedUpdate) -> service.Acknowledgement:
+def _accept(
+    context: Context, caller: SiteCaller, received: ReceivedUpdate, statement: UpdateStatement
+) -> service.Acknowledgement:
+    statements.check_manifest(statement, received.manifest)
     context.blobs.put(received.blob)
     failpoint("ingest.after_put")
     with context.database.write(caller.actor) as tx:
-        acknowledgement = service.accept(tx, caller, received)
+        acknowledgement = service.accept(tx, caller, received, statement, context.signer)
         failpoint("ingest.before_commit")
     failpoint("ingest.after_commit")
     return acknowledgement

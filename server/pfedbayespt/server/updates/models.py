@@ -50,6 +50,8 @@ class UpdateRecord(Base):
     # None where the file was too broken to tell.
     manifest: Mapped[dict[str, Any] | None]
     tensors: Mapped[list[dict[str, Any]] | None]
+    # What the site signed; None: taken by a release that did not ask for it.
+    statement: Mapped[dict[str, Any] | None]
     num_examples: Mapped[int | None]
     delta_norm: Mapped[float | None]
     verdict: Mapped[str | None] = mapped_column(Text)

@@ -20,11 +20,13 @@ from sqlalchemy import select
 from pfedbayespt.protocol import (
     Page,
     Receipt,
+    SigningKey,
     SiteStatus,
     TensorSchema,
     TensorSpec,
     Update,
     UpdateManifest,
+    UpdateStatement,
     UpdateStatus,
 )
 from pfedbayespt.server.auth import SiteCaller
@@ -43,7 +45,7 @@ from pfedbayespt.server.rounds import service as round_service
 from pfedbayespt.server.rounds.lateness import Place, place_of
 from pfedbayespt.server.rounds.models import RoundRecord
 from pfedbayespt.server.sites.models import SiteRecord
-from pfedbayespt.server.updates import lifecycle, repository
+from pfedbayespt.server.updates import lifecycle, repository, statements
 from pfedbayespt.server.updates.ingest import ExpectedUpdate, ReceivedUpdate
 from pfedbayespt.server.updates.models import UpdateRecord
 
@@ -90,7 +92,13 @@ def expect(tx: Transaction, caller: SiteCaller, round_id: str, site_id: str, dig
     )
 
 
-def accept(tx: Transaction, caller: SiteCaller, received: ReceivedUpdate) -> Acknowledgement:
+def accept(
+    tx: Transaction,
+    caller: SiteCaller,
+    received: ReceivedUpdate,
+    statement: UpdateStatement,
+    signer: SigningKey,
+) -> Acknowledgement:
     """Record the update, whose file is durable by now; the commit is what makes it acknowledged (promise P1).
 
     Raises:
@@ -100,7 +108,7 @@ def accept(tx: Transaction, caller: SiteCaller, received: ReceivedUpdate) -> Ack
     _check_active(tx, caller)
     replayed = _replayed(tx, caller, round_, received.digest)
     if replayed is not None:
-        return Acknowledgement(_receipt(replayed), is_new=False)
+        return Acknowledgement(statements.receipt(tx, replayed, caller, signer), is_new=False)
     place = _open_place(tx, caller, round_)
     update = _insert(
         tx,
@@ -112,11 +120,12 @@ def accept(tx: Transaction, caller: SiteCaller, received: ReceivedUpdate) -> Ack
         size_bytes=received.size_bytes,
         manifest=received.manifest.model_dump(mode="json"),
         tensors=_plain(received.schema),
+        statement=statement.model_dump(mode="json"),
         num_examples=received.manifest.num_examples,
         delta_norm=received.delta_norm,
     )
     lifecycle.accept(tx, update, round_.federation_id)
-    return Acknowledgement(_receipt(update), is_new=True)
+    return Acknowledgement(statements.receipt(tx, update, caller, signer), is_new=True)
 
 
 def quarantine(tx: Transaction, caller: SiteCaller, round_id: str, refused: RefusedUpdate) -> None:
@@ -182,6 +191,7 @@ def describe_all(tx: Transaction, updates: Sequence[UpdateRecord]) -> list[Updat
             verdict=update.verdict,
             staleness=update.staleness,
             weight=weights.get(update.id) if update.status == UpdateStatus.AGGREGATED else None,
+            statement=UpdateStatement.model_validate(update.statement) if update.statement else None,
             received_at=update.received_at,
         )
         for update in updates
@@ -233,18 +243,6 @@ def _insert(tx: Transaction, origin: RoundRecord, caller: SiteCaller, **columns:
     tx.session.add(update)
     tx.session.flush()
     return update
-
-
-def _receipt(update: UpdateRecord) -> Receipt:
-    return Receipt(
-        update_id=update.id,
-        round_id=update.origin_round_id,
-        site_id=update.site_id,
-        digest=update.digest,
-        size_bytes=update.size_bytes,
-        staleness=update.staleness,
-        received_at=update.received_at,
-    )
 
 
 def _plain(schema: TensorSchema) -> list[dict[str, object]]:

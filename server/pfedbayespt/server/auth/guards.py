@@ -3,7 +3,7 @@
 Rules:
 1. Every operation declares who may call it with `Allow(...)`; `check_declared` refuses to start an app with
    one that does not.
-2. A credential is looked up by the id in it and its SHA-256 is compared in constant time.
+2. A site calls with an access token (`tokens`), the admin with the admin token, compared in constant time.
 3. The principal is loaded anew for every request, so that a suspension or a revocation holds from the next
    request on.
 4. What belongs to another federation does not exist for a site: it gets `not_found`, never a hint.
@@ -11,8 +11,6 @@ Rules:
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import Depends, Security
@@ -21,61 +19,19 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 
 from pfedbayespt.protocol import SiteStatus
+from pfedbayespt.server.auth import tokens
+from pfedbayespt.server.auth.principals import AdminCaller, Caller, Role, SiteCaller
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import AuthenticationRequired, NotFound, PermissionDenied
 from pfedbayespt.server.federations.models import FederationRecord
-from pfedbayespt.server.identifiers import same_secret
-from pfedbayespt.server.sites.models import SiteRecord
+from pfedbayespt.server.sites.models import SiteKeyRecord
 
-SITE_SECRET_PREFIX = "site"  # noqa: S105  (the public first part of every site secret)
 _BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="bearer",
-    description="The admin token, or a site's secret (`site_...`).",
+    description="The admin token, or a site's access token (`POST /v1/token`).",
 )
-
-
-class Role(StrEnum):
-    """Who may call an operation."""
-
-    ADMIN = "admin"
-    SITE = "site"
-
-
-@dataclass(frozen=True)
-class AdminCaller:
-    """The holder of the admin token."""
-
-    actor: str = "admin"
-    role: Role = Role.ADMIN
-
-    def belongs_to(self, federation_id: str) -> bool:  # noqa: ARG002
-        """An admin sees every federation."""
-        return True
-
-
-@dataclass(frozen=True)
-class SiteCaller:
-    """An active site."""
-
-    site_id: str
-    site_name: str
-    federation_id: str
-    federation: str
-    role: Role = Role.SITE
-
-    @property
-    def actor(self) -> str:
-        """Who the events name."""
-        return self.site_id
-
-    def belongs_to(self, federation_id: str) -> bool:
-        """A site sees its own federation and no other."""
-        return self.federation_id == federation_id
-
-
-Caller = AdminCaller | SiteCaller
 
 
 class Allow:
@@ -97,7 +53,7 @@ class Allow:
         """
         if credentials is None:
             raise AuthenticationRequired(
-                "send the header `Authorization: Bearer <admin token or site secret>`"
+                "send the header `Authorization: Bearer <admin token or access token>`"
             )
         caller = _identify(context, credentials.credentials)
         if caller.role not in self.roles:
@@ -151,19 +107,24 @@ def _identify(context: Context, credential: str) -> Caller:
     admin_token = context.settings.admin_token.get_secret_value()
     if secrets.compare_digest(credential.encode(), admin_token.encode()):
         return AdminCaller()
-    match credential.split("_", maxsplit=2):
-        case [prefix, hexadecimal, secret] if prefix == SITE_SECRET_PREFIX:
-            return _identify_site(context, f"sit_{hexadecimal}", secret)
-    raise AuthenticationRequired("the credential is not valid")
-
-
-def _identify_site(context: Context, site_id: str, secret: str) -> SiteCaller:
     with context.database.read() as tx:
-        site = tx.session.get(SiteRecord, site_id)
-        if site is None or not same_secret(secret, site.secret_sha256):
-            raise AuthenticationRequired("the credential is not valid")
-        if site.status == SiteStatus.REVOKED:
-            raise AuthenticationRequired("the credential is not valid")
-        if site.status != SiteStatus.ACTIVE:
-            raise PermissionDenied(f"site {site.name!r} is {site.status}; only an active site may do this")
-        return SiteCaller(site.id, site.name, site.federation_id, site.federation.name)
+        claims = tokens.read_access_token(context.signer, credential, tx.now)
+        key = tx.session.get(SiteKeyRecord, claims.key)
+        return active_site(key, claims.sub)
+
+
+def active_site(key: SiteKeyRecord | None, site_id: str) -> SiteCaller:
+    """Return the caller that holds a key.
+
+    Raises:
+        AuthenticationRequired: the key is unknown, retired or another site's, or the site is revoked.
+        PermissionDenied: the site is suspended.
+    """
+    if key is None or key.retired_at is not None or key.site_id != site_id:
+        raise tokens.not_valid()
+    site = key.site
+    if site.status == SiteStatus.REVOKED:
+        raise tokens.not_valid()
+    if site.status != SiteStatus.ACTIVE:
+        raise PermissionDenied(f"site {site.name!r} is {site.status}; only an active site may do this")
+    return SiteCaller(site.id, site.name, site.federation_id, site.federation.name, key.id)
