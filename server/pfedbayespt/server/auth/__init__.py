@@ -2,6 +2,7 @@
 
 from pfedbayespt.server.auth.guards import (
     EVERYBODY,
+    MEMBER,
     Admin,
     Allow,
     AllowEverybody,
@@ -14,6 +15,7 @@ from pfedbayespt.server.auth.principals import AdminCaller, Caller, Role, SiteCa
 
 __all__ = [
     "EVERYBODY",
+    "MEMBER",
     "Admin",
     "AdminCaller",
     "Allow",

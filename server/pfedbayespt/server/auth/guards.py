@@ -71,7 +71,8 @@ class AllowEverybody(Allow):
 EVERYBODY = Depends(AllowEverybody())
 Admin = Annotated[AdminCaller, Depends(Allow(Role.ADMIN))]
 Site = Annotated[SiteCaller, Depends(Allow(Role.SITE))]
-Member = Annotated[Caller, Depends(Allow(Role.ADMIN, Role.SITE))]
+MEMBER = Allow(Role.ADMIN, Role.SITE)
+Member = Annotated[Caller, Depends(MEMBER)]
 
 
 def check_declared(routers: Iterable[APIRouter]) -> None:
