@@ -22,6 +22,7 @@ from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import max_body_bytes
 from pfedbayespt.server.predictions.predictor import NoPredictor, Predictor
 from pfedbayespt.server.predictions.preloading import Preloader
+from pfedbayespt.server.predictions.service import RecordedVersions
 from pfedbayespt.server.request_log import RequestLogMiddleware
 from pfedbayespt.server.rounds import endpoints as rounds
 from pfedbayespt.server.settings import ServerRole, Settings
@@ -72,6 +73,7 @@ def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
     )
     app.state.context = context
     app.state.predictions = predictions.Predictions(
+        RecordedVersions(database),
         predictor,
         _admission(settings),
         settings.max_image_bytes,

@@ -18,15 +18,14 @@ from pfedbayespt.protocol import (
     Uncertainty,
     digest_of_bytes,
 )
-from pfedbayespt.server.auth import Caller, Member, visible_federation
-from pfedbayespt.server.context import Context, ContextDep
+from pfedbayespt.server.auth import Caller, Member
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import FederationName
-from pfedbayespt.server.predictions import service
 from pfedbayespt.server.predictions.admission import Admission, Ticket
 from pfedbayespt.server.predictions.admission import Caller as Waiting
 from pfedbayespt.server.predictions.forms import FORM_TYPE, IMAGE_PART, IMAGE_TYPES, JSON_TYPE, read_request
 from pfedbayespt.server.predictions.predictor import Answer, Predictor
+from pfedbayespt.server.predictions.service import Versions
 
 router = APIRouter(prefix="/v1/federations/{name}/predictions", tags=["predictions"])
 
@@ -71,6 +70,7 @@ _BODY: Final[dict[str, Any]] = {
 class Predictions:
     """What computes predictions in this process, and how many at once; `app.state.predictions` holds it."""
 
+    versions: Versions
     predictor: Predictor
     admission: Admission
     max_image_bytes: int
@@ -113,7 +113,6 @@ TimeoutHeader = Annotated[
 async def predict(
     name: FederationName,
     request: Request,
-    context: ContextDep,
     predictions: PredictionsDep,
     caller: Member,
     options: Annotated[PredictionOptions, Query()],
@@ -127,10 +126,10 @@ async def predict(
     """
     begun = time.monotonic()
     with predictions.admission.admitted():
-        await run_in_threadpool(_check_answerable, context, predictions.predictor, caller, name)
+        await run_in_threadpool(_check_answerable, predictions, caller, name)
         asked = await read_request(request, options, predictions.max_image_bytes)
         done = await predictions.admission.run(
-            partial(_answer, context, predictions.predictor, caller, name, asked),
+            partial(_answer, predictions, caller, name, asked),
             _waiting(request, timeout, begun),
         )
     return Response(
@@ -140,11 +139,10 @@ async def predict(
     )
 
 
-def _check_answerable(context: Context, predictor: Predictor, caller: Caller, name: str) -> None:
+def _check_answerable(predictions: Predictions, caller: Caller, name: str) -> None:
     """Refuse before the body is read what cannot be answered whatever it holds."""
-    with context.database.read() as tx:
-        visible_federation(tx, caller, name)
-    predictor.check_available()
+    predictions.versions.check_visible(caller, name)
+    predictions.predictor.check_available()
 
 
 def _waiting(request: Request, timeout: float | None, begun: float) -> Waiting:
@@ -158,16 +156,14 @@ async def _until_gone(request: Request) -> None:
 
 
 def _answer(
-    context: Context,
-    predictor: Predictor,
+    predictions: Predictions,
     caller: Caller,
     name: str,
     asked: PredictionRequest,
     ticket: Ticket,  # noqa: ARG001 - one image is one step
 ) -> Answer:
-    with context.database.read() as tx:
-        version = service.version_to_answer(tx, caller, name, asked.model_version)
-    return predictor.predict(version, asked)
+    version = predictions.versions.to_answer(caller, name, asked.model_version)
+    return predictions.predictor.predict(version, asked)
 
 
 def _server_timing(seconds: Mapping[str, float]) -> str:

@@ -1,12 +1,47 @@
-"""Which version answers."""
+"""Which version answers: a port, because a site that serves its own model has no coordinator's database."""
+
+from dataclasses import dataclass
+from typing import Protocol
 
 from pfedbayespt.server.auth import Caller, visible_federation
-from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.database import Database, Transaction
 from pfedbayespt.server.errors import NoServingVersion, NotFound
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.model_versions import repository as versions
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
 from pfedbayespt.server.predictions.predictor import ServableVersion
+
+
+class Versions(Protocol):
+    """Knows which version answers. Implementations are thread-safe."""
+
+    def check_visible(self, caller: Caller, name: str) -> None:
+        """Return if the caller may know of the federation; NotFound if not."""
+
+    def to_answer(self, caller: Caller, name: str, number: int | None) -> ServableVersion:
+        """Return the federation's version of that number, or the serving one.
+
+        Raises:
+            NotFound: there is no such federation or version, or the caller may not know of it.
+            NoServingVersion: none serves yet.
+        """
+
+
+@dataclass(frozen=True)
+class RecordedVersions:
+    """The versions that the coordinator's database records."""
+
+    database: Database
+
+    def check_visible(self, caller: Caller, name: str) -> None:
+        """See `Versions`."""
+        with self.database.read() as tx:
+            visible_federation(tx, caller, name)
+
+    def to_answer(self, caller: Caller, name: str, number: int | None) -> ServableVersion:
+        """See `Versions`."""
+        with self.database.read() as tx:
+            return version_to_answer(tx, caller, name, number)
 
 
 def version_to_answer(tx: Transaction, caller: Caller, name: str, number: int | None) -> ServableVersion:
