@@ -64,7 +64,6 @@ METHODS: dict[str, Method] = {
     "probe": Method(frozen_readout=True),
     "local": Method(local.fit),
     "local probe": Method(local.fit, frozen_readout=True),
-    "FedPer probe": Method(fedper.fit, frozen_readout=True),
     "FedAvg-VPT": Method(),
     "FedProx": Method(fedprox.fit),
     "FedPer": Method(fedper.fit),
@@ -74,7 +73,7 @@ METHODS: dict[str, Method] = {
     "pFedMe": Method(pfedme.fit),
     "APFL": Method(apfl.fit),
     "pFedPG": Method(pfedpg.fit),
-    "pFedPG, shared head": Method(pfedpg.fit_shared_head),
+    "pFedPG with shared head": Method(pfedpg.fit_shared_head),
     "SGPT-like": Method(posterior=_DETERMINISTIC, condition=conditions.group),
     "class mixing": Method(posterior=_DETERMINISTIC, condition=conditions.classes),
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
@@ -97,13 +96,13 @@ CONTROLS = (
     "style",
     *_TAKEN_AWAY,
 )
-HEADS = ("Fed3R", "FedNCM", "probe", "local probe", "FedPer probe")
+HEADS = ("Fed3R", "FedNCM", "probe", "local probe")
 PROMPTS = (
     "FedAvg-VPT",
     "SGPT-like",
     "class mixing",
     "pFedPG",
-    "pFedPG, shared head",
+    "pFedPG with shared head",
     "deterministic",
     "Gaussian",
     OURS,

@@ -40,21 +40,19 @@ class Plan:
     label_shift: bool = False
     personal_residual: bool = False
     tuned_on: str = ""
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(local_epochs=1, batch_size=16, learning_rate=5e-3)
-    )
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(local_epochs=1, batch_size=8))
     posterior: PosteriorConfig = field(
         default_factory=lambda: PosteriorConfig(latent_dim=16, hidden_dim=32, noise_dim=8)
     )
 
 
-_SITES = Setting("F2", 1.0, num_sites=8, num_train=128, num_test=104, num_unseen=2)
+_SITES = Setting("F2", 1.0, num_sites=6, num_train=128, num_test=104, num_unseen=2)
 _LETTERS = Plan("letters-F2", "letters", _SITES, InsertionConfig("prefix", 6, 4), (10, 6))
 _IDEOGRAMS = replace(
     _LETTERS,
     name="ideograms-label0.1",
     data="ideograms",
-    setting=replace(_SITES, alpha_label=0.1, num_train=96, num_test=78),
+    setting=replace(_SITES, alpha_label=0.1, num_train=96, num_test=93),
     insertion=InsertionConfig("prefix", 3, 4),
     per_cell=(10, 6),
     label_shift=True,
@@ -90,7 +88,7 @@ PLANS: dict[str, Plan] = {
 QUICK = replace(
     _LETTERS,
     name="quick-letters-F2",
-    setting=replace(_SITES, num_sites=4, num_train=52, num_test=52, num_unseen=1),
-    per_cell=(3, 2),
+    setting=replace(_SITES, num_sites=3, num_train=52, num_test=52, num_unseen=1),
+    per_cell=(2, 1),
     num_samples=2,
 )

@@ -40,7 +40,6 @@ _POOLED = ("auroc_total", "auroc_epistemic", "aurc")
 
 def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
     """Write `<out>/<plan>.csv` and `.md`; return the summary with our lead over the best rival."""
-    out.mkdir(parents=True, exist_ok=True)
     _write_csv(out / f"{plan}.csv", runs)
     methods = {name: summarise(by_seed) for name, by_seed in sorted(runs.items())}
     (out / f"{plan}.md").write_text("\n".join(_markdown(runs, methods)) + "\n")

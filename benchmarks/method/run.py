@@ -149,6 +149,7 @@ def main() -> None:
     plans = [QUICK] if options.quick else [PLANS[name] for name in options.plans.split(",")]
     chosen = {} if options.quick else read_choices(options.out / "tuning.csv")
     folder = options.cache / "runs"
+    options.out.mkdir(parents=True, exist_ok=True)
     for plan in plans:
         encoded = load_encoded(plan, options.cache, options.weights)
         tuned = chosen.get(plan.tuned_on or plan.name, {})
