@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def read(store: BlobStore, digest: str) -> bytes:
 
 
 def files_under(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file())
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.name != "sweep.lock")
 
 
 def file_of(root: Path, digest: str) -> Path:
@@ -292,6 +293,50 @@ def test_leftovers_of_a_crash_are_discarded_and_blobs_are_not(root: Path) -> Non
     (root / "temporary" / "0123.partial").write_bytes(b"half an upd")
     assert FolderBlobStore(root).discard_leftovers() == 1
     assert files_under(root) == [file_of(root, digest)]
+
+
+def test_a_blob_is_as_old_as_its_last_put(root: Path) -> None:
+    store = FolderBlobStore(root)
+    digest = put(store, b"put twice")
+    os.utime(file_of(root, digest), (0, 0))
+    assert list(store.aged(60.0)) == [digest]
+    put(store, b"put twice")
+    assert list(store.aged(60.0)) == []
+    assert store.delete_if_aged(digest, 60.0) is False
+    os.utime(file_of(root, digest), (0, 0))
+    assert store.delete_if_aged(digest, 60.0) is True
+    assert not store.exists(digest)
+    assert store.delete_if_aged(digest, 60.0) is False
+
+
+def test_a_wrong_clock_on_the_machine_makes_no_blob_old(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FolderBlobStore(root)
+    digest = put(store, b"young")
+    for name in ("time", "monotonic", "time_ns"):
+        monkeypatch.setattr(time, name, lambda: 4e9)
+    assert list(store.aged(60.0)) == []
+    assert store.delete_if_aged(digest, 60.0) is False
+
+
+def test_puts_and_deletions_of_the_same_bytes_at_once_leave_what_was_put_last(root: Path) -> None:
+    """Two stores on one folder, as two processes have; every put finds the bytes old and about to be deleted."""
+    putting, deleting = FolderBlobStore(root), FolderBlobStore(root)
+    digest, stopping = digest_of(b"fought over"), threading.Event()
+
+    def delete() -> None:
+        while not stopping.is_set():
+            deleting.delete_if_aged(digest, 60.0)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    try:
+        for _ in range(200):
+            put(putting, b"fought over")
+            assert putting.exists(digest)
+            os.utime(file_of(root, digest), (0, 0))
+    finally:
+        stopping.set()
+        thread.join()
 
 
 # The folder: what happens when the disk fails

@@ -1,4 +1,4 @@
-"""A coordinator that is killed after every acknowledgement loses none of them (promises P1 and P2)."""
+"""A coordinator that is killed, or whose disk fails, loses no acknowledged update (promises P1 and P2)."""
 
 import os
 import signal
@@ -12,10 +12,20 @@ import httpx
 import pytest
 from tests.server.harness import ADMIN_TOKEN, Coordinator, MovableClock, SiteCaller
 
+from pfedbayespt.server.serving import EXIT_STORAGE_BROKEN
+
 PROGRAM = """
 import sys
 from pathlib import Path
+import errno
+import os
 from pfedbayespt.server import Settings, run
+fsync, broken = os.fsync, Path(sys.argv[1]).with_name("disk-is-broken")
+def fsync_unless_broken(descriptor):
+    if broken.exists():
+        raise OSError(errno.EIO, "Input/output error")
+    fsync(descriptor)
+os.fsync = fsync_unless_broken
 run(Settings(data_dir=Path(sys.argv[1]), port=int(sys.argv[2]), worker_interval_seconds=0.02))
 """
 
@@ -71,6 +81,34 @@ def test_no_acknowledged_update_is_lost_when_the_coordinator_is_killed_after_eac
     assert [version["version_number"] for version in versions] == [2, 1, 0]
     aggregated = {part["update_id"] for version in versions for part in version["inputs"]}
     assert aggregated == acknowledged
+
+
+@pytest.mark.e2e
+def test_a_failed_fsync_ends_the_process_unanswered_and_a_restart_makes_it_good(tmp_path: Path) -> None:
+    process = Process(tmp_path / "data")
+    process.start()
+    try:
+        with httpx.Client(base_url=process.url, timeout=60) as http:
+            admin = Coordinator(http, MovableClock())  # type: ignore[arg-type]
+            admin.federation(num_rounds=1, min_sites_to_start=2, quorum=2, evaluate=False)
+            site = admin.sites(2)[0]
+            while (assignment := site.assignment())["action"] != "train":
+                time.sleep(0.02)
+            round_id, content = assignment["round"]["round_id"], site.update(assignment["round"], 1.0, 10)
+
+            (tmp_path / "disk-is-broken").touch()
+            with pytest.raises(httpx.TransportError):
+                site.submit_file(round_id, content)
+            assert process.running is not None
+            assert process.running.wait(timeout=60) == EXIT_STORAGE_BROKEN
+            assert '"event": "storage_broken"' in (tmp_path / "log").read_text()
+
+            (tmp_path / "disk-is-broken").unlink()
+            process.start()
+            assert site.submit_file(round_id, content).status_code == 201
+            assert site.submit_file(round_id, content).status_code == 200
+    finally:
+        process.kill()
 
 
 def train_to_the_end(process: Process, sites: list[SiteCaller]) -> set[str]:

@@ -1,6 +1,7 @@
 """Starting: what is refused, what is repaired, and what must not be imported."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from tests.server.harness import ADMIN_TOKEN, Coordinator, problem_of, running, settings_for
 
@@ -206,3 +208,25 @@ def test_readiness_needs_the_database(coordinator: Coordinator, monkeypatch: pyt
     monkeypatch.setattr(Database, "ping", away)
     assert problem_of(coordinator.http.get("/readyz")) == "overloaded"
     assert coordinator.http.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(sqlite3.SQLITE_IOERR_FSYNC, 1), (sqlite3.SQLITE_IOERR_DIR_FSYNC, 1), (sqlite3.SQLITE_FULL, 0)],
+)
+def test_a_commit_whose_fsync_fails_is_told_and_one_on_a_full_disk_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: int
+) -> None:
+    heard: list[Exception] = []
+    database = Database(f"sqlite:///{tmp_path / 'database.sqlite3'}", on_broken=heard.append)
+    failure = sqlite3.OperationalError("disk I/O error")
+    failure.sqlite_errorcode = code
+
+    def fail(_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(database.engine.dialect, "do_commit", fail)
+    with pytest.raises(OperationalError), database.write("test") as tx:
+        tx.session.execute(text("SELECT 1"))
+    assert heard == [failure] * told
+    database.close()

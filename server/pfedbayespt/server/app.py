@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from pfedbayespt.server import auth, failpoints, health, logs, openapi, ownership, problems, schema
-from pfedbayespt.server.blobs import FolderBlobStore
+from pfedbayespt.server.blobs import FolderBlobStore, OnBroken, leave_it
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Clock, Database, database_clock
 from pfedbayespt.server.events import endpoints as events
@@ -46,10 +46,13 @@ _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
 _COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events)
 
 
-def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
+def create_app(
+    settings: Settings, *, clock: Clock = database_clock, on_broken: OnBroken = leave_it
+) -> FastAPI:
     """Return the application; its folders, its database and its worker come to life with its lifespan.
 
-    `clock` is for tests that must move time.
+    `clock` is for tests that must move time. `on_broken` is told that an fsync failed; without it the application
+    takes nothing more and says so in /livez and /readyz.
 
     Raises:
         RuntimeError: an operation does not declare who may call it, the role `inference` lacks its packages, or
@@ -58,8 +61,8 @@ def create_app(settings: Settings, *, clock: Clock = database_clock) -> FastAPI:
     """
     failpoints.arm_from_environment(allowed=settings.allow_failpoints)
     logs.configure_unless_done()
-    database = Database(settings.effective_database_url, clock)
-    blobs = FolderBlobStore(settings.data_dir)
+    database = Database(settings.effective_database_url, clock, on_broken)
+    blobs = FolderBlobStore(settings.data_dir, on_broken)
     context = Context(settings, database, blobs, "embedded" if database.is_sqlite else new_id("wrk"))
     predictor = _predictor(context)
     app = FastAPI(

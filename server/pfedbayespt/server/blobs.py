@@ -6,17 +6,24 @@ Rules:
    folder's own entry in its parent too. Readers see a whole blob or none.
 3. Putting a blob again is harmless, and mends one that was damaged on disk.
 4. A failed fsync is never tried again: the kernel may have dropped the pages and would report success. The store
-   takes nothing more until the process starts afresh. A full disk is different: it is refused as such.
-5. Files that a crash left in `temporary/` are removed by the owner at start-up, `discard_leftovers`.
+   tells `on_broken`, which ends a server's process, and takes nothing more. A full disk is different: it is refused
+   as such.
+5. What a crash left behind is removed once it is old: files in `temporary/`, and blobs that no row names (the
+   worker's sweep). `put` gives a blob the present time, and a lock file keeps it and a deletion apart, across
+   processes too; so a blob that was just put is never taken for an old one of the same bytes. Ages are told by the
+   time that the file system gives, whatever the machine's clock says.
 """
 
 import errno
+import fcntl
 import hashlib
 import io
+import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Protocol
@@ -27,6 +34,14 @@ from pfedbayespt.server.failpoints import failpoint
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+OnBroken = Callable[[Exception], None]
+"""Told that an fsync has failed, so that what the disk holds is unknown."""
+
+
+def leave_it(error: Exception) -> None:
+    """Do nothing about a broken disk: whoever embeds the server sees to it."""
 
 
 class BlobError(Exception):
@@ -106,13 +121,24 @@ class BlobStore(Protocol):
     def delete(self, digest: Digest) -> None:
         """Remove the blob, if it is there."""
 
+    def aged(self, seconds: float) -> Iterator[Digest]:
+        """Yield the blobs that were put longer ago than that, in no particular order."""
+
+    def delete_if_aged(self, digest: Digest, seconds: float) -> bool:
+        """Remove the blob unless it was put within that time, at the last moment too; return whether it was."""
+
+    def discard_leftovers(self, seconds: float = 0.0) -> int:
+        """Remove what a crash left half written longer ago than that, and return how much."""
+
 
 class FolderBlobStore:
     """Blobs as files `<root>/blobs/sha256/ab/ab12...`, temporary ones in `<root>/temporary` beside them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, on_broken: OnBroken = leave_it) -> None:
+        self._on_broken = on_broken
         self._blobs = root / "blobs" / "sha256"
         self._temporary = root / "temporary"
+        self._lock = root / "sweep.lock"
         self._durable_shards: set[Path] = set()  # those whose entry in `_blobs` this process has made durable
         self._failure: OSError | None = None
         with _full_disk_refused():
@@ -143,7 +169,9 @@ class FolderBlobStore:
             self._fsync_file(blob.file.fileno())
             failpoint("blob.after_fsync")
             self._make_shard(target.parent)
-            Path(blob.file.name).replace(target)
+            with self._locked(fcntl.LOCK_SH):
+                os.utime(blob.file.name)
+                Path(blob.file.name).replace(target)
             failpoint("blob.after_rename")
             self._fsync_folder(target.parent)
 
@@ -175,12 +203,44 @@ class FolderBlobStore:
         """Remove the blob's file, if it is there."""
         self._path(digest).unlink(missing_ok=True)
 
-    def discard_leftovers(self) -> int:
-        """Remove what a crash left behind, and return how much; only for the folder's one owner, at start-up."""
-        leftovers = list(self._temporary.glob("*.partial"))
+    def aged(self, seconds: float) -> Iterator[Digest]:
+        """Yield the blobs whose files are older than that."""
+        with self._locked(fcntl.LOCK_SH) as now:
+            before = now - seconds
+        for shard in self._blobs.iterdir():
+            for path in shard.iterdir():
+                digest = f"sha256:{path.name}"
+                if _DIGEST.fullmatch(digest) and _modified_at(path) < before:
+                    yield digest
+
+    def delete_if_aged(self, digest: Digest, seconds: float) -> bool:
+        """Remove the blob's file if it is older than that; no `put` of the same bytes comes in between."""
+        path = self._path(digest)
+        with self._locked(fcntl.LOCK_EX) as now:
+            is_aged = path.is_file() and _modified_at(path) < now - seconds
+            if is_aged:
+                path.unlink()
+        return is_aged
+
+    def discard_leftovers(self, seconds: float = 0.0) -> int:
+        """Remove temporary files that were last written longer ago than that; 0 is for the folder's one owner."""
+        with self._locked(fcntl.LOCK_SH) as now:
+            before = now - seconds
+        leftovers = [path for path in self._temporary.glob("*.partial") if _modified_at(path) <= before]
         for path in leftovers:
             path.unlink(missing_ok=True)
         return len(leftovers)
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[float]:
+        """Hold the lock file, shared to put and alone to delete; yield the file system's present time."""
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, kind)
+            os.utime(descriptor)
+            yield os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
 
     def _path(self, digest: Digest) -> Path:
         digits = _hex_digits(digest)
@@ -217,6 +277,7 @@ class FolderBlobStore:
 
     def _break(self, error: OSError) -> NoReturn:
         self._failure = error
+        self._on_broken(error)
         raise StorageBrokenError(f"fsync failed: {error}") from error
 
 
@@ -225,6 +286,7 @@ class MemoryBlobStore:
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
+        self._put_at: dict[str, float] = {}
 
     @contextmanager
     def create(self) -> Iterator[TemporaryBlob]:
@@ -235,7 +297,8 @@ class MemoryBlobStore:
     def put(self, blob: TemporaryBlob) -> None:
         """Keep the bytes."""
         blob.file.seek(0)
-        self._blobs[_hex_digits(blob.digest)] = blob.file.read()
+        digits = _hex_digits(blob.digest)
+        self._blobs[digits], self._put_at[digits] = blob.file.read(), time.monotonic()
 
     def ping(self) -> None:
         """Return."""
@@ -257,11 +320,34 @@ class MemoryBlobStore:
         """Forget the bytes."""
         self._blobs.pop(_hex_digits(digest), None)
 
+    def aged(self, seconds: float) -> Iterator[Digest]:
+        """Yield the blobs that were put longer ago than that."""
+        before = time.monotonic() - seconds
+        yield from [f"sha256:{digits}" for digits in self._blobs if self._put_at[digits] < before]
+
+    def delete_if_aged(self, digest: Digest, seconds: float) -> bool:
+        """Forget the bytes if they were put longer ago than that."""
+        is_aged = digest in set(self.aged(seconds))
+        if is_aged:
+            self.delete(digest)
+        return is_aged
+
+    def discard_leftovers(self, seconds: float = 0.0) -> int:  # noqa: ARG002  (nothing outlives its process)
+        """Return 0."""
+        return 0
+
     def _content(self, digest: Digest) -> bytes:
         try:
             return self._blobs[_hex_digits(digest)]
         except KeyError:
             raise BlobMissingError(f"there is no blob {digest}") from None
+
+
+def _modified_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # put or removed by another thread meanwhile
+        return math.inf
 
 
 def _hex_digits(digest: Digest) -> str:

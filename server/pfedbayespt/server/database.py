@@ -5,7 +5,8 @@ Rules:
 2. Times are the database's: `Transaction.now` is read from it once, at the start.
 3. SQLite: WAL, `synchronous=FULL` (NORMAL can lose an acknowledged commit on power loss), foreign keys on,
    and write transactions BEGIN IMMEDIATE, so that what they read cannot change under them.
-4. PostgreSQL: READ COMMITTED; a write transaction locks its federation's row first (`lock`), so that writes
+4. An fsync of SQLite's that fails is not tried again: `on_broken` is told, which ends a server's process.
+5. PostgreSQL: READ COMMITTED; a write transaction locks its federation's row first (`lock`), so that writes
    to one federation are serial there too, and locks are always taken in the same order.
 """
 
@@ -14,14 +15,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ExceptionContext,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.orm import Session
 
 from pfedbayespt.server.orm import UtcDateTime
 
+_FAILED_FSYNCS = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 _MIGRATION_LOCK = 0x70666564  # any number that is ours
 _BUSY_TIMEOUT_MILLISECONDS = 15_000
 _POOL_SIZE, _POOL_OVERFLOW = (
@@ -57,10 +71,14 @@ class Database:
     `clock` is the port that tests use to move time; in production it is the database's own.
     """
 
-    def __init__(self, url: str, clock: Clock = database_clock) -> None:
+    def __init__(
+        self, url: str, clock: Clock = database_clock, on_broken: Callable[[Exception], None] | None = None
+    ) -> None:
         self.url = normalised(url)
         self._clock = clock
         self.engine = _make_engine(self.url)
+        if on_broken is not None:
+            event.listen(self.engine, "handle_error", partial(_tell_if_broken, on_broken))
         self._writing = self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     @property
@@ -132,6 +150,12 @@ def _make_engine(url: URL) -> Engine:
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _tell_if_broken(on_broken: Callable[[Exception], None], context: ExceptionContext) -> None:
+    error = context.original_exception
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in _FAILED_FSYNCS:
+        on_broken(error)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

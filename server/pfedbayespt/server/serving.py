@@ -1,7 +1,11 @@
 """What the command line calls: run a server until it is told to stop, or upgrade a database."""
 
+import os
 import resource
+import sys
+from typing import Final, NoReturn
 
+import structlog
 import uvicorn
 
 from pfedbayespt.server import logs, schema
@@ -9,11 +13,16 @@ from pfedbayespt.server.app import create_app
 from pfedbayespt.server.database import Database
 from pfedbayespt.server.settings import Settings
 
+EXIT_STORAGE_BROKEN: Final = os.EX_IOERR
 _SHUTDOWN_SECONDS = 20
+_log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings) -> None:
     """Serve on `settings.host` and `settings.port` until SIGINT or SIGTERM; then finish what is under way.
+
+    If an fsync fails, the process ends at once with `EXIT_STORAGE_BROKEN`: nothing is acknowledged that may not be
+    on the disk, and start-up is recovery.
 
     Raises:
         SystemExit: the server could not start; the reason is in the log.
@@ -21,7 +30,7 @@ def run(settings: Settings) -> None:
     logs.configure_process()
     _allow_many_open_files()
     uvicorn.run(
-        create_app(settings),
+        create_app(settings, on_broken=_end_process),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -29,6 +38,16 @@ def run(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+
+
+def _end_process(error: Exception) -> NoReturn:
+    _log.critical(
+        "storage_broken",
+        error=str(error),
+        hint="mend the disk, then start again; nothing acknowledged is lost",
+    )
+    sys.stderr.flush()
+    os._exit(EXIT_STORAGE_BROKEN)  # not SystemExit, which would end one thread and let the others answer
 
 
 def _allow_many_open_files() -> None:

@@ -7,9 +7,9 @@ its name; nothing here is ever changed while the process runs.
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIN_ADMIN_TOKEN_CHARACTERS = 32
@@ -71,6 +71,13 @@ class Settings(BaseSettings):
         description="A coordinator that aggregates and is silent for this long is taken for dead by the others.",
     )
 
+    sweep_interval_seconds: PositiveFloat | None = Field(
+        default=3600.0, description="Files that no row names are looked for this often; None: never."
+    )
+    sweep_grace_seconds: PositiveFloat = Field(
+        default=86400.0, description="No file that is younger than this is removed, whatever the rows say."
+    )
+
     max_update_bytes: PositiveInt = Field(
         default=256 * _MIB, description="Largest update or parameters file."
     )
@@ -113,6 +120,15 @@ class Settings(BaseSettings):
         user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         cache = Path(os.environ.get("PFEDBAYESPT_CACHE") or user_cache / "pfedbayespt")
         return self.backbone_cache_dir or cache / "backbones"
+
+    @model_validator(mode="after")
+    def _uploads_outlive_no_grace(self) -> Self:
+        if self.sweep_grace_seconds < self.body_deadline_seconds:
+            raise ValueError(
+                f"sweep_grace_seconds {self.sweep_grace_seconds:g} is below body_deadline_seconds "
+                f"{self.body_deadline_seconds:g}: files of uploads under way would be removed"
+            )
+        return self
 
     @field_validator("admin_token")
     @classmethod

@@ -9,6 +9,7 @@ Rules:
 """
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
@@ -30,6 +31,7 @@ from pfedbayespt.server.rounds.models import RoundRecord
 from pfedbayespt.server.rounds.progress import Aggregate, AggregationPlan
 from pfedbayespt.server.worker.aggregation import AggregationError, ServerStep, WeightedUpdate, aggregate
 from pfedbayespt.server.worker.optimisers import optimiser_of
+from pfedbayespt.server.worker.sweeping import sweep
 from pfedbayespt.server.worker.tenure import Tenure
 
 ACTOR = "worker"
@@ -48,12 +50,16 @@ def tick(context: Context) -> bool:
 
 
 class Worker:
-    """The thread that ticks: every `interval_seconds`, and at once when the context's `work` event is set."""
+    """The thread that ticks: every `interval_seconds`, and at once when the context's `work` event is set.
+
+    It sweeps at its start, and every `sweep_interval_seconds` after that.
+    """
 
     def __init__(self, context: Context, interval_seconds: float) -> None:
         self._context = context
         self._interval_seconds = interval_seconds
         self._stopping = threading.Event()
+        self._sweep_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="pfedbayespt-worker", daemon=True)
 
     def start(self) -> None:
@@ -69,8 +75,19 @@ class Worker:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._context.work.clear()
+            self._sweep_if_due()
             if not self._tick_safely():
                 self._context.work.wait(self._interval_seconds)
+
+    def _sweep_if_due(self) -> None:
+        every_seconds = self._context.settings.sweep_interval_seconds
+        if every_seconds is None or time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + every_seconds
+        try:
+            sweep(self._context)
+        except Exception:  # noqa: BLE001  (as for a tick)
+            _log.exception("sweep_failed")
 
     def _tick_safely(self) -> bool:
         try:
