@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import text
 from tests.faults.arena import Ledger
+from tests.faults.tally import Tally
 
 from pfedbayespt.protocol import ParametersManifest, canonical_json, digest_of_bytes, tensors
 from pfedbayespt.server.database import Database
@@ -56,8 +57,12 @@ class Auditor:
         with self._database.read() as tx:
             return [dict(row) for row in tx.session.execute(text(query), values).mappings()]
 
-    def close(self) -> None:
-        """Close the connections."""
+    def enter_into(self, tally: Tally) -> None:
+        """Add to the account what was found, and close the connections."""
+        tally.acknowledged_updates += len(self._ledger.receipts)
+        tally.acknowledged_lost += self.num_lost
+        tally.rounds_aggregated_twice += self.num_twice
+        tally.rounds_closed += len(self.rows("SELECT id FROM events WHERE action = 'round.closed'"))
         self._database.close()
 
     def _check_updates(self) -> None:

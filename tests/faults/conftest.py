@@ -117,8 +117,4 @@ def auditor(arena: Arena, place: Place, tally: Tally) -> Iterator[Auditor]:
     auditor = Auditor(place.effective_database_url, place.folder, arena.ledger)
     yield auditor
     arena.close()
-    tally.acknowledged_updates += len(arena.ledger.receipts)
-    tally.acknowledged_lost += auditor.num_lost
-    tally.rounds_aggregated_twice += auditor.num_twice
-    tally.rounds_closed += len(auditor.rows("SELECT id FROM events WHERE action = 'round.closed'"))
-    auditor.close()
+    auditor.enter_into(tally)

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,15 +65,24 @@ def test_a_point_sleeps_as_long_as_it_is_told_to(monkeypatch: pytest.MonkeyPatch
     assert slept == [2.5]
 
 
-@pytest.mark.parametrize(("action", "number"), [("kill", signal.SIGKILL), ("stop", signal.SIGSTOP)])
-def test_killing_and_stopping_are_signals_to_the_own_process(
-    monkeypatch: pytest.MonkeyPatch, action: str, number: signal.Signals
+def test_killing_is_a_signal_to_the_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(failpoints.os, "kill", lambda pid, number: sent.append((pid, number)))
+    arm("ingest.after_put=kill")
+    failpoint("ingest.after_put")
+    assert sent == [(failpoints.os.getpid(), signal.SIGKILL)]
+
+
+def test_stopping_is_a_signal_to_the_own_thread_so_that_it_does_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(failpoints.os, "kill", lambda pid, signal_: sent.append((pid, signal_)))
-    arm(f"ingest.after_put={action}")
+    monkeypatch.setattr(
+        failpoints.signal, "pthread_kill", lambda thread, number: sent.append((thread, number))
+    )
+    arm("ingest.after_put=stop")
     failpoint("ingest.after_put")
-    assert sent == [(failpoints.os.getpid(), number)]
+    assert sent == [(threading.get_ident(), signal.SIGSTOP)]
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,8 @@ def _kill(_: str) -> None:
 
 
 def _stop(_: str) -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # To this very thread: of a signal to the process another thread takes notice, while this one may go on a little.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def _raise(name: str) -> NoReturn:
