@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import jwt
 import numpy as np
@@ -165,7 +166,9 @@ class SiteCaller(Caller):
 
     def ask_for_token(self, assertion: str) -> Any:
         form = {"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE}
-        return self.http.post("/v1/token", data=form | {"client_assertion": assertion})
+        content = urlencode(form | {"client_assertion": assertion})
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self.http.request("POST", "/v1/token", content=content, headers=headers)
 
     def log_in(self) -> None:
         """Get a new access token."""
