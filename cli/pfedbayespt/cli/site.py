@@ -14,6 +14,8 @@ from pfedbayespt.cli.predict import Image, ModelVersion, NumSamples, Seed, TopK,
 if TYPE_CHECKING:
     from pfedbayespt.client import AdaptationReport, Site
 
+_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
 app = typer.Typer(help="Join a federation and take part in it with your own images.", no_args_is_help=True)
 
 Directory = Annotated[
@@ -218,6 +220,48 @@ def predict(
     predictor = Site.resume(directory).predictor(model_version=model_version, offline=offline)
     prediction = predictor.predict(image, num_samples=num_samples, top_k=top_k, seed=seed)
     show_prediction(prediction, as_json=as_json)
+
+
+@app.command()
+def serve(
+    directory: Directory,
+    *,
+    backbone: Backbone = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8100,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PFEDBAYESPT_SERVE_TOKEN",
+            help="Bearer token that callers must send. Needed if others than this machine can reach the address.",
+        ),
+    ] = None,
+    refresh_seconds: Annotated[
+        float, typer.Option(min=0.1, help="How often to look for a newly published version.")
+    ] = 30.0,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never ask the coordinator; use the version that served last.")
+    ] = False,
+) -> None:
+    """Answer predictions over HTTP beside your own data, with this site's personal parameters.
+
+    The same server as the coordinator's: POST /v1/federations/NAME/predictions. A version that is published later
+    is swapped in without a pause.
+    """
+    if host not in _LOOPBACK_HOSTS and not token:
+        raise UserError(f"others can reach {host}, so callers need a token: set PFEDBAYESPT_SERVE_TOKEN")
+    _quiet_retries()
+    from pfedbayespt.cli.site_server import SiteInference, create_site_app, listen, refreshing
+    from pfedbayespt.client import Site
+
+    site = Site.resume(directory, backbone=backbone)
+    inference = SiteInference(site, offline=offline)
+    inference.refresh()
+    typer.echo(
+        f"answering for {site.federation} at http://{host}:{port}/v1/federations/{site.federation}/predictions"
+    )
+    with refreshing(inference, refresh_seconds):
+        listen(create_site_app(inference, token), host, port)
 
 
 @app.command()

@@ -127,10 +127,10 @@ class Learner:
 
 
 def class_prior_of(labels: torch.Tensor, config: HeadConfig, num_classes: int) -> torch.Tensor | None:
-    """Return the class frequencies of `labels` (int64 [N]) if they belong into this site's predictions (rule 3)."""
+    """Return the class frequencies (float64 [C]) of `labels` (int64 [N]), if predictions need them (rule 3)."""
     if not config.label_shift or config.personal_residual:
         return None
-    return log_class_prior(labels, num_classes).exp()
+    return log_class_prior(labels, num_classes).double().softmax(0)
 
 
 def _seed_of(site_name: str) -> int:
