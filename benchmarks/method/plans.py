@@ -74,6 +74,8 @@ PLANS: dict[str, Plan] = {
         _letters("letters-F3", kind="F3"),
         _letters("letters-F1", kind="F1"),
         _letters("letters-F2-alpha0.1", alpha_domain=0.1),
+        replace(_letters("letters-label0.1", alpha_label=0.1), label_shift=True),
+        replace(_letters("letters-label0.5", alpha_label=0.5), label_shift=True),
         _IDEOGRAMS,
         replace(
             _IDEOGRAMS,

@@ -10,31 +10,17 @@ import torch
 from catalogue import METHODS
 from fleet import Control, Fleet, average, federate, is_head, is_residual
 from measures import site_measures
-from partition import Setting, partition
+from partition import partition
+from tests.benchmarks.fleets import POSTERIOR, SETTING, TRAINING, make_fleet
 
 from pfedbayespt.model.classifier import build_classifier
-from pfedbayespt.model.config import HeadConfig, InsertionConfig, ModelConfig, PosteriorConfig, TrainingConfig
+from pfedbayespt.model.config import HeadConfig, InsertionConfig, ModelConfig
 from pfedbayespt.model.parameters import difference, load_shared_parameters, shared_parameters
 from pfedbayespt.model.sources import InMemoryContexts, gather_statistics
 from pfedbayespt.model.training import train_round
 from pfedbayespt.protocol import ParametersManifest, digest_of_bytes, tensors
 from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.worker.aggregation import WeightedUpdate, aggregate
-
-POSTERIOR = PosteriorConfig(latent_dim=4, noise_dim=3, hidden_dim=8)
-TRAINING = TrainingConfig(local_epochs=2, batch_size=8, num_mixing_samples=3, seed=5)
-SETTING = Setting("F2", num_sites=3, num_train=20, num_test=26)
-
-
-def make_fleet(encoded, *, label_shift=False, personal_residual=False, **posterior) -> Fleet:
-    config = ModelConfig(
-        3,
-        InsertionConfig("prefix", 2, 2),
-        replace(POSTERIOR, **posterior),
-        HeadConfig(4, label_shift=label_shift, personal_residual=personal_residual),
-    )
-    split = partition(encoded.pool, SETTING, seed=0)
-    return Fleet(encoded, split.train, split.test, config, TRAINING, num_rounds=4)
 
 
 def product_round(fleet, encoded, site, start):

@@ -50,3 +50,10 @@ def test_the_same_seed_deals_the_same_images(pool):
 def test_too_few_images_are_an_error(pool):
     with pytest.raises(ValueError, match="a site needs 100"):
         partition(pool, Setting("F2", num_sites=2, num_train=100, num_test=5), seed=0)
+
+
+def test_unseen_sites_train_nothing_and_leave_the_others_as_they_are(pool):
+    without, with_two = (partition(pool, Setting("F2", **SMALL, num_unseen=n), seed=4) for n in (0, 2))
+    assert with_two.unseen.shape == (2, 15)
+    assert pool.is_test[with_two.unseen].all()
+    assert (without.train == with_two.train).all()

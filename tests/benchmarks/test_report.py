@@ -1,0 +1,49 @@
+"""Tables are made of runs alone, and the comparison is with the best rival, never with a control."""
+
+import csv
+
+import numpy as np
+import pytest
+from report import summarise, write_overall, write_tables
+
+ACCURACY = {"pFedBayesPT": 0.5, "FedAvg-VPT": 0.4, "probe": 0.3, "deterministic": 0.6}
+
+
+def run_of(method: str, accuracy: float, seed: int) -> dict:
+    sites = [
+        {"accuracy": accuracy + 0.01 * i, "nll": 2 - accuracy, "brier": 0.5, "ece": 0.1} for i in range(3)
+    ]
+    pooled = {"auroc_total": 0.7, "auroc_epistemic": 0.6, "aurc": 0.4}
+    return {"method": method, "seed": seed, "sites": sites, "pooled": pooled, "unseen": [{"accuracy": 0.2}]}
+
+
+@pytest.fixture
+def runs():
+    return {name: {s: run_of(name, a, s) for s in range(5)} for name, a in ACCURACY.items()}
+
+
+def test_the_lead_is_over_the_best_rival_and_controls_are_none(runs, tmp_path):
+    summary = write_tables(runs, "easy", tmp_path)
+    assert summary["best_rival"] == "FedAvg-VPT"
+    assert summary["lead_over_best_rival"] == pytest.approx(0.1)
+    assert summary["interval"] == pytest.approx([0.1, 0.1])
+    assert set(summary["methods"]["probe"]) == {"accuracy", "nll", "ece", "seeds"}
+
+
+def test_the_table_of_numbers_has_a_row_for_every_method_seed_and_site(runs, tmp_path):
+    write_tables(runs, "easy", tmp_path)
+    lines = [line for line in (tmp_path / "easy.csv").read_text().splitlines() if not line.startswith("#")]
+    assert len(list(csv.DictReader(lines))) == 4 * 5 * 3
+
+
+def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
+    write_overall({"a": runs, "b": runs}, tmp_path)
+    rows = [line for line in (tmp_path / "overall.md").read_text().splitlines() if line.startswith("| ")]
+    assert [row.split("|")[1].strip() for row in rows[1:]] == ["pFedBayesPT", "FedAvg-VPT", "probe"]
+
+
+def test_a_summary_knows_the_worst_site_and_the_unseen_ones(runs):
+    row = summarise(runs["probe"])
+    assert row["worst_site"] == pytest.approx(0.3)
+    assert row["unseen"] == pytest.approx(0.2)
+    assert np.isnan(summarise({0: run_of("x", 0.1, 0) | {"unseen": []}})["unseen"])
