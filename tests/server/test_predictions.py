@@ -38,7 +38,12 @@ class EchoPredictor:
     def check_available(self) -> None:
         """Return."""
 
-    def predict(self, version: ServableVersion, request: PredictionRequest) -> Answer:
+    def prepare(self, version: ServableVersion) -> None:
+        """Return."""
+
+    def predict(
+        self, version: ServableVersion, request: PredictionRequest, site_id: str | None = None
+    ) -> Answer:
         self.asked.append(request)
         prediction = Prediction(
             federation=version.federation,
@@ -260,7 +265,7 @@ def test_a_site_of_another_federation_is_told_that_there_is_none(serving: Coordi
 
 
 def test_the_lookup_of_a_version_guards_itself(serving: Coordinator) -> None:
-    stranger = SiteCaller("sit_1", "stranger", federation_id="fed_other", federation="other")
+    stranger = SiteCaller("sit_1", "stranger", federation_id="fed_other", federation="other", key_id="key_1")
     with serving.context.database.read() as tx:
         assert version_to_answer(tx, AdminCaller(), "alpha", None).number == 0
         with pytest.raises(NotFound, match="no federation 'alpha'"):
@@ -329,7 +334,9 @@ class CountingPredictor(EchoPredictor):
         self.two_run, self.three_run, self.one_refused = (threading.Event() for _ in range(3))
         self.running = self.most = 0
 
-    def predict(self, version: ServableVersion, request: PredictionRequest) -> Answer:
+    def predict(
+        self, version: ServableVersion, request: PredictionRequest, site_id: str | None = None
+    ) -> Answer:
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
@@ -382,7 +389,8 @@ def test_the_documentation_shows_every_form_and_every_problem(serving: Coordinat
     }  # fmt: skip
     assert {"200", "401", "404", "408", "409", "413", "415", "422", "503"} <= set(operation["responses"])
     assert {parameter["name"] for parameter in operation["parameters"]} == {
-        "name", "num_samples", "top_k", "seed", "model_version", "X-Timeout-Seconds",
+        "name", "num_samples", "top_k", "seed", "model_version", "class_prior", "return_samples",
+        "X-Timeout-Seconds",
     }  # fmt: skip
     example = operation["responses"]["200"]["content"]["application/json"]["example"]
     assert Prediction.model_validate_json(json.dumps(example)).label == "benign"

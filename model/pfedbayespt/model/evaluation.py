@@ -6,7 +6,7 @@
 pbar is the posterior predictive of prediction.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -112,6 +112,11 @@ def calibration_error(probabilities: Float[Tensor, "N C"], labels: Int[Tensor, "
     return float(per_bin.abs().sum() / len(labels))
 
 
+def image_seeds(seed: int, positions: Iterable[int]) -> list[int]:
+    """Return the seed of each image of a source, by its position alone."""
+    return [(seed << 32) + position for position in positions]
+
+
 def _predictives(
     model: PromptedClassifier,
     source: ContextSource,
@@ -122,8 +127,7 @@ def _predictives(
 ) -> Iterator[Predictive]:
     for start in range(0, len(source), batch_size):
         indices = torch.arange(start, min(start + batch_size, len(source)))
-        seeds = [(seed << 32) + int(index) for index in indices]
-        noise = draw_noise(seeds, num_samples, model.posterior.noise_width)
+        noise = draw_noise(image_seeds(seed, indices.tolist()), num_samples, model.posterior.noise_width)
         yield predict(model, source.batch(indices), noise, class_prior)
 
 

@@ -11,6 +11,14 @@ from pfedbayespt.protocol._base import (
     digest_of_message,
 )
 from pfedbayespt.protocol.aggregation import AggregationSpecification, FedAdam, FedAvgM, FedYogi, WeightedMean
+from pfedbayespt.protocol.calibrations import (
+    AbstainRule,
+    Calibration,
+    CalibrationPolicy,
+    CalibrationSketch,
+    Threshold,
+    VersionCalibration,
+)
 from pfedbayespt.protocol.events import Event
 from pfedbayespt.protocol.federations import (
     AsynchronousPolicy,
@@ -49,6 +57,7 @@ from pfedbayespt.protocol.model_versions import (
 )
 from pfedbayespt.protocol.pages import Page, PageSize
 from pfedbayespt.protocol.predictions import (
+    CalibratedAnswer,
     ClassProbability,
     Prediction,
     PredictionOptions,
@@ -95,12 +104,17 @@ __all__ = [
     "MAX_LIVE_KEYS",
     "PROBLEM_MEDIA_TYPE",
     "STATEMENT_HEADER",
+    "AbstainRule",
     "AccessToken",
     "AggregationInput",
     "AggregationSpecification",
     "Assignment",
     "AsynchronousPolicy",
     "BackboneSpecification",
+    "CalibratedAnswer",
+    "Calibration",
+    "CalibrationPolicy",
+    "CalibrationSketch",
     "ClassProbability",
     "CoordinatorIdentity",
     "Digest",
@@ -159,6 +173,7 @@ __all__ = [
     "TensorHeader",
     "TensorSchema",
     "TensorSpec",
+    "Threshold",
     "TokenRequest",
     "TrainingSpecification",
     "Uncertainty",
@@ -167,6 +182,7 @@ __all__ = [
     "UpdateStatement",
     "UpdateStatus",
     "UtcTime",
+    "VersionCalibration",
     "VersionManifest",
     "WeightedMean",
     "canonical_json",

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
 from pfedbayespt.protocol.aggregation import AggregationSpecification, WeightedMean
+from pfedbayespt.protocol.calibrations import CalibrationPolicy
 from pfedbayespt.protocol.signatures import SignedMessage
 from pfedbayespt.protocol.statuses import FederationStatus
 
@@ -194,6 +195,7 @@ class FederationSpecification(Message):
     head: HeadSpecification = HeadSpecification()
     training: TrainingSpecification = TrainingSpecification()
     rounds: RoundPolicy = RoundPolicy()
+    calibration: CalibrationPolicy = CalibrationPolicy()
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from pfedbayespt.protocol._base import Digest, Message, Slug, UtcTime
+from pfedbayespt.protocol.calibrations import CalibrationSketch, VersionCalibration
 from pfedbayespt.protocol.signatures import SignedMessage
 from pfedbayespt.protocol.statuses import ModelVersionStatus, RoundTask
 from pfedbayespt.protocol.updates import Metrics, NumExamples
@@ -75,6 +76,10 @@ class Evaluation(Message):
 
     num_examples: NumExamples
     metrics: Metrics = Field(examples=[{"accuracy": 0.51, "nll": 1.82}])
+    calibration: CalibrationSketch | None = Field(
+        default=None,
+        description="Scores on the same images, from which the version is calibrated; not given out again.",
+    )
 
 
 class SiteEvaluation(Message):
@@ -103,4 +108,8 @@ class ModelVersion(Message):
         description="Lineage: the updates behind it, in digest order."
     )
     evaluations: tuple[SiteEvaluation, ...]
+    calibration: VersionCalibration | None = Field(
+        default=None,
+        description="What makes its probabilities mean what they say; None: no site told its scores.",
+    )
     created_at: UtcTime

@@ -1,11 +1,12 @@
 """A prediction and its honest doubt. All entropies are in nats, H(p) = -sum p log p."""
 
 import base64
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, PositiveFloat, WithJsonSchema
 
 from pfedbayespt.protocol._base import Digest, Message, Slug
+from pfedbayespt.protocol.calibrations import ConformalMethod
 
 
 def _from_base64(value: object) -> object:
@@ -30,6 +31,7 @@ ImageFile = Annotated[
 ]
 NumSamples = Annotated[int, Field(ge=1, le=256)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class PredictionOptions(Message):
@@ -40,6 +42,14 @@ class PredictionOptions(Message):
     seed: Seed | None = Field(default=None, description="None: derived from the image and the version.")
     model_version: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
         default=None, description="None: the serving one."
+    )
+    class_prior: Annotated[tuple[PositiveFloat, ...], Field(max_length=10_000)] | None = Field(
+        default=None,
+        description="The caller's own class frequencies, in the order of the federation's classes, on any scale; "
+        "for federations that train free of class priors (`label_shift`). Such answers are not calibrated.",
+    )
+    return_samples: bool = Field(
+        default=False, description="Give out the probabilities of each of the S samples too."
     )
 
 
@@ -53,7 +63,10 @@ class ClassProbability(Message):
     """A class and its posterior predictive probability."""
 
     label: str
-    probability: float = Field(ge=0.0, le=1.0)
+    probability: float = Field(ge=0.0, le=1.0, description="As the model says it: not calibrated.")
+    calibrated_probability: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
+        default=None, description="At the version's temperature; None: the answer is not calibrated."
+    )
 
 
 class Uncertainty(Message):
@@ -68,6 +81,25 @@ class Uncertainty(Message):
     prompt_variance: float = Field(ge=0.0, description="Variance over samples, mean over the prompt.")
 
 
+class CalibratedAnswer(Message):
+    """What the answer is worth by the version's calibration; see docs/uncertainty.md for what it does not say."""
+
+    digest: Digest = Field(description="Of the calibration, which `GET` of the model version shows.")
+    temperature: PositiveFloat
+    conformal_set: tuple[str, ...] = Field(
+        description="Holds the true class for `target_coverage` of images like the held-out ones; most "
+        "probable first."
+    )
+    method: ConformalMethod
+    target_coverage: float
+    scope: Literal["federation", "site"] = Field(
+        description="Whose held-out images the set's coverage was fitted on: all sites', or the calling site's own."
+    )
+    abstain: bool | None = Field(
+        description="Whether the federation's rule says not to use this answer; None: it has no rule."
+    )
+
+
 class Prediction(Message):
     """The answer for one image. The same request gives the same bytes."""
 
@@ -80,3 +112,11 @@ class Prediction(Message):
     num_samples: NumSamples
     seed: Seed
     image_digest: Digest
+    precision: Precision = Field(default="float32", description="What the trunk computed in.")
+    calibration: CalibratedAnswer | None = Field(
+        default=None, description="None: the version is not calibrated, or the caller gave a class prior."
+    )
+    samples: tuple[tuple[float, ...], ...] | None = Field(
+        default=None,
+        description="On request: probabilities of each sample, in the order of the federation's classes.",
+    )

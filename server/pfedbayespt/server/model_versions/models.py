@@ -15,6 +15,7 @@ from pfedbayespt.server.orm import Base, enum_column
 from pfedbayespt.server.sites.models import SiteRecord
 
 if TYPE_CHECKING:
+    from pfedbayespt.server.calibrations.models import CalibrationRecord
     from pfedbayespt.server.rounds.models import RoundRecord
 
 _IS_SERVING = text("status = 'serving'")
@@ -54,6 +55,7 @@ class ModelVersionRecord(Base):
     parent: Mapped["ModelVersionRecord | None"] = relationship(remote_side="ModelVersionRecord.id")
     round: Mapped["RoundRecord | None"] = relationship(foreign_keys=[round_id], back_populates="result")
     evaluations: Mapped[list["EvaluationRecord"]] = relationship(order_by="EvaluationRecord.site_id")
+    calibrations: Mapped[list["CalibrationRecord"]] = relationship(order_by="CalibrationRecord.num_sketches")
 
 
 class EvaluationRecord(Base):

@@ -16,6 +16,7 @@ def with_lineage() -> Select[ModelVersionRecord]:
     return select(ModelVersionRecord).options(
         joinedload(ModelVersionRecord.parent),
         selectinload(ModelVersionRecord.evaluations).joinedload(EvaluationRecord.site),
+        selectinload(ModelVersionRecord.calibrations),
         selectinload(ModelVersionRecord.round).selectinload(RoundRecord.inputs).joinedload(RoundInput.update),
     )
 

@@ -14,10 +14,12 @@ from pfedbayespt.protocol import (
     ModelVersionStatus,
     Page,
     SiteEvaluation,
+    VersionCalibration,
     canonical_json,
     digest_of_bytes,
 )
 from pfedbayespt.server.auth import SiteCaller
+from pfedbayespt.server.calibrations import service as calibrations
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import AlreadyExists, EvaluationConflict, NotFound, TransitionNotAllowed
 from pfedbayespt.server.events import service as events
@@ -125,7 +127,9 @@ def evaluate(
     record = repository.evaluation(tx, version.id, caller.site_id)
     if record is None:
         record = _add_evaluation(tx, caller, version, evaluation)
-    elif _evaluation_of(record) != evaluation:
+        if evaluation.calibration is not None:
+            calibrations.add_sketch(tx, version, caller.site_id, evaluation.calibration)
+    elif not _is_the_same(tx, record, evaluation):
         raise EvaluationConflict(
             f"site {caller.site_name!r} has reported another evaluation of version {version.number}; "
             "a report never changes"
@@ -147,8 +151,13 @@ def describe(version: ModelVersionRecord, federation: str) -> ModelVersion:
         optimiser_state_digest=version.optimiser_state_digest,
         inputs=tuple(map(describe_input, inputs)),
         evaluations=tuple(map(_describe_evaluation, version.evaluations)),
+        calibration=_calibration_of(version),
         created_at=version.created_at,
     )
+
+
+def _calibration_of(version: ModelVersionRecord) -> VersionCalibration | None:
+    return calibrations.describe(version.calibrations[-1]) if version.calibrations else None
 
 
 def describe_input(part: RoundInput) -> AggregationInput:
@@ -223,6 +232,11 @@ def _add_evaluation(
         metrics=dict(evaluation.metrics),
     )
     return record
+
+
+def _is_the_same(tx: Transaction, record: EvaluationRecord, evaluation: Evaluation) -> bool:
+    sketch = calibrations.sketch_of(tx, record.version_id, record.site_id)
+    return _evaluation_of(record).model_copy(update={"calibration": sketch}) == evaluation
 
 
 def _evaluation_of(record: EvaluationRecord) -> Evaluation:

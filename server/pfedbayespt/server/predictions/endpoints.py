@@ -18,7 +18,7 @@ from pfedbayespt.protocol import (
     Uncertainty,
     digest_of_bytes,
 )
-from pfedbayespt.server.auth import Caller, Member
+from pfedbayespt.server.auth import Caller, Member, SiteCaller
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions.admission import Admission, Ticket
@@ -163,7 +163,8 @@ def _answer(
     ticket: Ticket,  # noqa: ARG001 - one image is one step
 ) -> Answer:
     version = predictions.versions.to_answer(caller, name, asked.model_version)
-    return predictions.predictor.predict(version, asked)
+    site_id = caller.site_id if isinstance(caller, SiteCaller) else None
+    return predictions.predictor.predict(version, asked, site_id)
 
 
 def _server_timing(seconds: Mapping[str, float]) -> str:

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
-from pfedbayespt.protocol import Digest, FederationSpecification, Prediction, PredictionRequest
+from pfedbayespt.protocol import (
+    Digest,
+    FederationSpecification,
+    Prediction,
+    PredictionRequest,
+    VersionCalibration,
+)
 from pfedbayespt.server.errors import InferenceUnavailable
 
 
@@ -20,6 +26,7 @@ class ServableVersion:
     specification_digest: Digest
     number: int
     digest: Digest
+    calibration: VersionCalibration | None = None
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,17 @@ class Predictor(Protocol):
             InferenceUnavailable: the version or its backbone cannot be loaded.
         """
 
-    def predict(self, version: ServableVersion, request: PredictionRequest) -> Answer:
-        """Return the answer of one complete, verified version, which it names.
+    def predict(
+        self, version: ServableVersion, request: PredictionRequest, site_id: str | None = None
+    ) -> Answer:
+        """Return the answer of one complete, verified version, which it names, for the site of that id if one asks.
 
         That is `version`, or the one that served before if `request` asks for none in particular and `version`
         cannot be loaded.
 
         Raises:
             ImageRejected: the image is not one that this service reads.
+            InvalidRequest: an option does not fit the federation.
             InferenceUnavailable: the version or its backbone cannot be loaded.
         """
 
@@ -67,6 +77,11 @@ class NoPredictor:
     def prepare(self, version: ServableVersion) -> None:
         """Load nothing."""
 
-    def predict(self, version: ServableVersion, request: PredictionRequest) -> NoReturn:  # noqa: ARG002
+    def predict(
+        self,
+        version: ServableVersion,  # noqa: ARG002
+        request: PredictionRequest,  # noqa: ARG002
+        site_id: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
         """Say that nothing is computed here."""
         self.check_available()

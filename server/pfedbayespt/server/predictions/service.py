@@ -1,9 +1,10 @@
 """Which version answers: a port, because a site that serves its own model has no coordinator's database."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pfedbayespt.server.auth import Caller, visible_federation
+from pfedbayespt.server.calibrations import service as calibrations
 from pfedbayespt.server.database import Database, Transaction
 from pfedbayespt.server.errors import NoServingVersion, NotFound
 from pfedbayespt.server.federations.models import FederationRecord
@@ -52,7 +53,8 @@ def version_to_answer(tx: Transaction, caller: Caller, name: str, number: int | 
         NoServingVersion: none serves yet.
     """
     federation = visible_federation(tx, caller, name)
-    return servable(federation, _find(tx, federation, number))
+    version = _find(tx, federation, number)
+    return replace(servable(federation, version), calibration=calibrations.latest(tx, version.id))
 
 
 def servable(federation: FederationRecord, version: ModelVersionRecord) -> ServableVersion:

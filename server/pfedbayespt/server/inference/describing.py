@@ -1,0 +1,120 @@
+"""From numbers to the message: labels, rounding, and what the version's calibration makes of the answer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pfedbayespt.model.calibration import Array, ConformalScore, conformal_sets, set_uniforms, tempered
+from pfedbayespt.model.prediction import Predictive
+from pfedbayespt.protocol import (
+    CalibratedAnswer,
+    ClassProbability,
+    Prediction,
+    PredictionRequest,
+    Uncertainty,
+    VersionCalibration,
+    digest_of_bytes,
+)
+from pfedbayespt.protocol.predictions import Precision
+from pfedbayespt.server.errors import InferenceUnavailable
+from pfedbayespt.server.predictions.predictor import ServableVersion
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of whom."""
+
+    version: ServableVersion
+    request: PredictionRequest
+    seed: int
+    site_id: str | None
+    precision: Precision
+
+
+def describe(asked: Asked, predictive: Predictive) -> Prediction:
+    """Return the answer's message; `predictive` is of one image.
+
+    Raises:
+        InferenceUnavailable: a number is not finite.
+    """
+    version, request = asked.version, asked.request
+    if not _is_finite(predictive):
+        raise InferenceUnavailable(f"model version {version.number} gives no finite numbers for this image")
+    shares = predictive.probabilities[0].cpu().double().numpy()
+    calibration = version.calibration if request.class_prior is None else None
+    ranked = _ranked(shares, version.specification.classes, calibration)
+    return Prediction(
+        federation=version.federation,
+        label=ranked[0].label,
+        probabilities=ranked[: request.top_k],
+        uncertainty=_uncertainty(predictive),
+        model_version=version.number,
+        model_digest=version.digest,
+        num_samples=request.num_samples,
+        seed=asked.seed,
+        image_digest=digest_of_bytes(request.image),
+        precision=asked.precision,
+        calibration=None if calibration is None else _calibrated(asked, shares, calibration, predictive),
+        samples=_samples(predictive) if request.return_samples else None,
+    )
+
+
+def _ranked(
+    shares: Array, classes: tuple[str, ...], calibration: VersionCalibration | None
+) -> tuple[ClassProbability, ...]:
+    order = np.argsort(-shares, kind="stable")
+    calibrated: list[float] | list[None] = [None] * len(classes)
+    if calibration is not None:
+        calibrated = tempered(shares[None], calibration.calibration.temperature)[0].tolist()
+    # A float32 mean of ones may exceed one by a rounding error.
+    return tuple(
+        ClassProbability(
+            label=classes[index],
+            probability=min(float(shares[index]), 1.0),
+            calibrated_probability=calibrated[index],
+        )
+        for index in order
+    )
+
+
+def _calibrated(
+    asked: Asked, shares: Array, calibrated: VersionCalibration, predictive: Predictive
+) -> CalibratedAnswer:
+    calibration = calibrated.calibration
+    policy, rule = calibration.policy, calibration.abstain
+    own = calibration.site_thresholds.get(asked.site_id or "")
+    score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
+    scores = score.of_all_classes(shares[None], set_uniforms([asked.seed]))
+    chosen = conformal_sets(scores, shares[None], (own or calibration.threshold).score)[0]
+    order = np.argsort(-shares, kind="stable")
+    classes = asked.version.specification.classes
+    limit = None if rule is None else rule.total_entropy_nats
+    return CalibratedAnswer(
+        digest=calibrated.digest,
+        temperature=calibration.temperature,
+        conformal_set=tuple(classes[index] for index in order if chosen[index]),
+        method=policy.method,
+        target_coverage=policy.target_coverage,
+        scope="federation" if own is None else "site",
+        abstain=None if rule is None else limit is None or float(predictive.total[0]) > limit,
+    )
+
+
+def _samples(predictive: Predictive) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in predictive.sample_probabilities[0].cpu().tolist())
+
+
+def _is_finite(predictive: Predictive) -> bool:
+    numbers = (predictive.probabilities, predictive.epistemic_corrected, predictive.prompt_variance)
+    return all(bool(tensor.isfinite().all()) for tensor in numbers)
+
+
+def _uncertainty(predictive: Predictive) -> Uncertainty:
+    # Entropies of rounded probabilities may fall below zero by a rounding error.
+    return Uncertainty(
+        total_entropy_nats=max(float(predictive.total[0]), 0.0),
+        aleatoric_entropy_nats=max(float(predictive.aleatoric[0]), 0.0),
+        epistemic_entropy_nats=max(float(predictive.epistemic[0]), 0.0),
+        epistemic_entropy_corrected_nats=max(float(predictive.epistemic_corrected[0]), 0.0),
+        prompt_variance=float(predictive.prompt_variance[0]),
+    )
