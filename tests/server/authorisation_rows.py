@@ -64,6 +64,7 @@ class Row:
         roles: roles that may, on what belongs to them.
         own_name: the path names a site, and a site may only name itself.
         own_key: the path names a key, and a site sees its own keys only.
+        own_update: the path names an update, and a site sees its own updates only.
         body: a JSON body, best one that is refused for its content, so that passing changes nothing; None: no body.
         is_upload: the body is a file.
     """
@@ -71,6 +72,7 @@ class Row:
     roles: frozenset[str]
     own_name: bool = False
     own_key: bool = False
+    own_update: bool = False
     body: Any = None
     is_upload: bool = False
 
@@ -126,6 +128,9 @@ ROWS: dict[str, Row] = {
     f"GET {_VERSION}": _for(ADMIN, SITE),
     f"GET {_VERSION}/parameters": _for(ADMIN, SITE),
     f"PUT {_VERSION}/evaluations/{{site_id}}": _for(SITE, own_name=True, body=_EVALUATION),
+    f"GET {_VERSION}/lineage": _for(ADMIN, SITE),
+    "GET /v1/updates/{update_id}/receipt": _for(ADMIN, SITE, own_update=True),
+    "GET /v1/updates/{update_id}/parameters": _for(ADMIN),
     f"POST {_VERSION}/promote": _for(ADMIN),
     f"GET {_FEDERATION}/events": _for(ADMIN),
     f"POST {_FEDERATION}/predictions": _for(ADMIN, SITE),
@@ -148,6 +153,8 @@ def expected(row: Row, principal: Principal, federation: str | None, *, names_it
     is_at_home = principal.federations is None or federation in {None, *principal.federations}
     if row.own_name and not names_itself:
         return "permission_denied"
+    if row.own_update and principal.roles == {SITE}:
+        return "not_found"  # the world's update is of a site that does not call
     if row.own_key and not names_itself:
         return "not_found"
     return None if is_at_home else "not_found"

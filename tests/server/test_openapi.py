@@ -35,6 +35,8 @@ def every_api_operation() -> Iterator[str]:
     yield from (f"GET {federation}/{version}{suffix}" for suffix in ("", "/parameters"))
     yield from (f"POST {round_}/{verb}" for verb in ("close", "abandon"))
     yield f"GET {federation}"
+    yield f"GET {federation}/{version}/lineage"
+    yield from (f"GET /v1/updates/{{update_id}}/{what}" for what in ("receipt", "parameters"))
     yield f"PUT {federation}/initial-parameters"
     yield "POST /v1/sites"
     yield "GET /.well-known/pfedbayespt-coordinator"

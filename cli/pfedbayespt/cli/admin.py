@@ -219,6 +219,25 @@ def events(
 
 
 @app.command()
+def export(
+    federation: Federation,
+    out: Annotated[Path, typer.Option(help="Folder to write: a new one, or an empty one.", file_okay=False)],
+    url: Url,
+    token: Token,
+    *,
+    files: Annotated[
+        bool, typer.Option("--files", help="With the files of versions and updates: `rebuild` needs them.")
+    ] = False,
+) -> None:
+    """Write down everything an auditor needs: events, signed receipts and manifests. See `pfedbayespt verify`."""
+    from pfedbayespt.cli.audit.export import write_export
+
+    with connect(url, token) as client:
+        write_export(client, federation, out, with_files=files)
+    typer.echo(f"wrote {out}; next: pfedbayespt verify {out}")
+
+
+@app.command()
 def promote(
     federation: Federation,
     number: Annotated[int, typer.Argument(help="The version's number.")],

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pfedbayespt.cli import admin, backbone, coordinator, site
+from pfedbayespt.cli.auditing import rebuild, verify
 from pfedbayespt.cli.demo import demo
 from pfedbayespt.cli.failures import ExplainingGroup
 from pfedbayespt.cli.predict import predict
@@ -23,6 +24,8 @@ app.add_typer(admin.app, name="admin")
 app.add_typer(site.app, name="site")
 app.add_typer(backbone.app, name="backbone")
 app.command()(predict)
+app.command()(verify)
+app.command()(rebuild)
 app.command()(demo)
 
 

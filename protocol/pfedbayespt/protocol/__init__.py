@@ -19,7 +19,7 @@ from pfedbayespt.protocol.calibrations import (
     Threshold,
     VersionCalibration,
 )
-from pfedbayespt.protocol.events import Event
+from pfedbayespt.protocol.events import FIRST_HASH, Event, event_hash
 from pfedbayespt.protocol.federations import (
     AsynchronousPolicy,
     BackboneSpecification,
@@ -46,6 +46,7 @@ from pfedbayespt.protocol.keys import (
     SiteKeyRetire,
     TokenRequest,
 )
+from pfedbayespt.protocol.lineage import Lineage, LineageInput
 from pfedbayespt.protocol.model_versions import (
     AggregationInput,
     Evaluation,
@@ -99,6 +100,7 @@ from pfedbayespt.protocol.updates import STATEMENT_HEADER, Receipt, Update, Upda
 
 __all__ = [
     "ASSERTION_TYPE",
+    "FIRST_HASH",
     "IDENTITY_PATH",
     "MAX_ASSERTION_SECONDS",
     "MAX_LIVE_KEYS",
@@ -134,6 +136,8 @@ __all__ = [
     "InsertionSpecification",
     "KeyId",
     "KeyPossession",
+    "Lineage",
+    "LineageInput",
     "Message",
     "ModelVersion",
     "ModelVersionStatus",
@@ -188,6 +192,7 @@ __all__ = [
     "canonical_json",
     "digest_of_bytes",
     "digest_of_message",
+    "event_hash",
     "key_id_of",
     "public_key_of",
     "tensors",

@@ -67,6 +67,10 @@ class VersionManifest(SignedMessage):
     task: RoundTask | None
     rule: dict[str, JsonValue] = Field(description="How the inputs were combined, with every parameter.")
     inputs: tuple[AggregationInput, ...] = Field(description="In the order in which they were combined.")
+    optimiser_state_digest: Digest | None = Field(
+        description="The server optimiser's memory after this version."
+    )
+    parent_optimiser_state_digest: Digest | None
     code_version: str
     created_at: UtcTime
 
@@ -112,4 +116,5 @@ class ModelVersion(Message):
         default=None,
         description="What makes its probabilities mean what they say; None: no site told its scores.",
     )
+    manifest: VersionManifest | None = Field(default=None, description="Signed when it was made.")
     created_at: UtcTime

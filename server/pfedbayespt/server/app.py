@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from pfedbayespt.server import auth, failpoints, health, logs, openapi, ownership, problems, schema
+from pfedbayespt.server.audit import endpoints as audit
 from pfedbayespt.server.blobs import FolderBlobStore, OnBroken, leave_it
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Clock, Database, database_clock
@@ -17,6 +18,7 @@ from pfedbayespt.server.federations import service as federations_service
 from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
 from pfedbayespt.server.model_versions import endpoints as model_versions
+from pfedbayespt.server.model_versions import manifests
 from pfedbayespt.server.predictions import endpoints as predictions
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import max_body_bytes
@@ -43,7 +45,7 @@ _TENSOR_UPLOADS: Final = re.compile(
     r"/v1/rounds/[^/]+/updates/[^/]+|/v1/federations/[^/]+/initial-parameters"
 )
 _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
-_COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events)
+_COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events, audit)
 
 
 def create_app(
@@ -154,6 +156,7 @@ def _sign_what_is_unsigned(context: Context) -> None:
     if ServerRole.COORDINATOR in context.settings.roles:
         with context.database.write("coordinator") as tx:
             federations_service.sign_unsigned(tx, signer)
+            manifests.sign_unsigned(tx, signer)
 
 
 def _start(context: Context, blobs: FolderBlobStore, stack: AsyncExitStack) -> None:

@@ -16,6 +16,8 @@ from pfedbayespt.protocol import (
     FederationSpecification,
     FederationStatus,
     FederationTerms,
+    Lineage,
+    LineageInput,
     ModelVersion,
     ModelVersionStatus,
     Page,
@@ -38,6 +40,7 @@ from pfedbayespt.protocol import (
     digest_of_bytes,
     digest_of_message,
 )
+from pfedbayespt.protocol.lineage import Ancestor
 
 _NOON: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 _ONE: Final = datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
@@ -200,6 +203,30 @@ EVENT: Final = Event(
     subject=_ROUND_ID,
     details={"version_number": 4},
     occurred_at=_ONE,
+    previous_hash="0" * 64,
+    hash="9d" * 32,
+)
+
+LINEAGE: Final = Lineage(
+    federation=_NAME,
+    version_number=4,
+    digest=_RESULT,
+    manifest=None,
+    round_id=_ROUND_ID,
+    round_number=4,
+    task=RoundTask.TRAINING,
+    inputs=(
+        LineageInput(
+            update_id=_UPDATE_ID,
+            digest=_UPDATE,
+            num_examples=128,
+            weight=1.0,
+            site_id=_SITE_ID,
+            site_name="radiology",
+            organisation="hospital-north",
+        ),
+    ),
+    ancestors=(Ancestor(version_number=3, digest=_BASE),),
 )
 
 FEDERATIONS: Final[Page[Federation]] = Page(items=(FEDERATION,), next_cursor=None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pfedbayespt.client.connection import Connection, parse, segment, to_json
 from pfedbayespt.client.errors import IntegrityError
-from pfedbayespt.protocol import Evaluation, ModelVersion, SiteEvaluation, digest_of_bytes
+from pfedbayespt.protocol import Evaluation, Lineage, ModelVersion, SiteEvaluation, digest_of_bytes
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class ModelVersions:
     def get(self, federation: str, number: int) -> ModelVersion:
         """Return one version."""
         return self._connection.get(_path(federation, number), ModelVersion)
+
+    def lineage(self, federation: str, number: int) -> Lineage:
+        """Return where a version comes from: its round, the updates behind it, and its ancestors."""
+        return self._connection.get(f"{_path(federation, number)}/lineage", Lineage)
 
     def download(self, federation: str, number: int, digest: str) -> bytes:
         """Return the version's parameters file, whose digest must be `digest`.

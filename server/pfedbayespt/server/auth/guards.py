@@ -128,4 +128,4 @@ def active_site(key: SiteKeyRecord | None, site_id: str) -> SiteCaller:
         raise tokens.not_valid()
     if site.status != SiteStatus.ACTIVE:
         raise PermissionDenied(f"site {site.name!r} is {site.status}; only an active site may do this")
-    return SiteCaller(site.id, site.name, site.federation_id, site.federation.name, key.id)
+    return SiteCaller(site.id, site.name, site.federation_id, site.federation.name, site.organisation, key.id)

@@ -17,6 +17,8 @@ class AdminCaller:
 
     actor: str = "admin"
     role: Role = Role.ADMIN
+    organisation: None = None
+    site_id: None = None
 
     def belongs_to(self, federation_id: str) -> bool:  # noqa: ARG002
         """An admin sees every federation."""
@@ -31,6 +33,7 @@ class SiteCaller:
     site_name: str
     federation_id: str
     federation: str
+    organisation: str
     key_id: str
     role: Role = Role.SITE
 

@@ -1,24 +1,17 @@
-"""Recording, listing and verifying events.
+"""Recording, listing and verifying events; how they are chained: `protocol.events`."""
 
-The chain, per federation: hash_i = SHA-256(canonical JSON of {previous_hash: hash_(i-1), actor, action, subject,
-details, occurred_at}), hash_0 = 64 zeros.
-"""
-
-import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 
 from pydantic import JsonValue
 from sqlalchemy import select
 
-from pfedbayespt.protocol import Event, Page, canonical_json
+from pfedbayespt.protocol import FIRST_HASH, Event, Page, event_hash
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.events import repository
 from pfedbayespt.server.events.models import EventRecord
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.pages import Order, PageRequest, fetch_page
 
-FIRST_HASH = "0" * 64
 _ORDER = Order((EventRecord.id,))
 
 
@@ -60,18 +53,14 @@ def first_broken(events: Iterable[EventRecord]) -> int | None:
 
 
 def _hash_of(event: EventRecord) -> str:
-    moment: datetime = event.occurred_at
-    content = canonical_json(
-        {
-            "previous_hash": event.previous_hash,
-            "actor": event.actor,
-            "action": event.action,
-            "subject": event.subject,
-            "details": event.details,
-            "occurred_at": moment.isoformat(timespec="microseconds"),
-        }
+    return event_hash(
+        previous_hash=event.previous_hash,
+        actor=event.actor,
+        action=event.action,
+        subject=event.subject,
+        details=event.details,
+        occurred_at=event.occurred_at,
     )
-    return hashlib.sha256(content).hexdigest()
 
 
 def _to_message(row: EventRecord, federation: str) -> Event:
@@ -83,4 +72,6 @@ def _to_message(row: EventRecord, federation: str) -> Event:
         subject=row.subject,
         details=row.details,
         occurred_at=row.occurred_at,
+        previous_hash=row.previous_hash,
+        hash=row.hash,
     )

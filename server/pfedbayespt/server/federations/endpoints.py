@@ -14,7 +14,7 @@ from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations import lifecycle, service
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.media_types import require_tensor_file
-from pfedbayespt.server.model_versions import initial
+from pfedbayespt.server.model_versions import initial, manifests
 from pfedbayespt.server.model_versions import service as versions
 from pfedbayespt.server.openapi import documented, tensor_body
 from pfedbayespt.server.pages import PageDep
@@ -139,4 +139,6 @@ def _add_initial(
         federation = visible_federation(tx, caller, name, lock=True)
         there = versions.check_initial(tx, federation, file.digest)
         version = there or versions.add_initial(tx, federation, file)
+        if there is None:
+            manifests.sign(version, context.signer)
         return versions.describe(version, federation.name), there is None

@@ -66,7 +66,7 @@ def download_parameters(
     headers |= {"Content-Digest": f"sha-256=:{sha256}:", "Content-Length": str(version.size_bytes)}
     file = context.blobs.open(version.digest)
     failpoint("serve.before_file")
-    return StreamingResponse(_chunks(file), media_type=TENSOR_MEDIA_TYPE, headers=headers)
+    return StreamingResponse(chunks(file), media_type=TENSOR_MEDIA_TYPE, headers=headers)
 
 
 @router.put(
@@ -122,7 +122,8 @@ def promote_model_version(
     return message
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file's content and close it."""
     with file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk

@@ -4,7 +4,7 @@ A version's row names its file by digest and, but for its status, never changes.
 """
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -49,6 +49,8 @@ class ModelVersionRecord(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
     # UNIQUE: a round leads to one version at most, whoever aggregates it (promise P2).
     round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id"), unique=True)
+    # The coordinator's signed word, as it was signed; None: made by a release that did not sign yet.
+    manifest: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
 
     federation: Mapped[FederationRecord] = relationship()

@@ -15,6 +15,7 @@ from pfedbayespt.protocol import (
     Page,
     SiteEvaluation,
     VersionCalibration,
+    VersionManifest,
     canonical_json,
     digest_of_bytes,
 )
@@ -152,6 +153,7 @@ def describe(version: ModelVersionRecord, federation: str) -> ModelVersion:
         inputs=tuple(map(describe_input, inputs)),
         evaluations=tuple(map(_describe_evaluation, version.evaluations)),
         calibration=_calibration_of(version),
+        manifest=VersionManifest.model_validate(version.manifest) if version.manifest else None,
         created_at=version.created_at,
     )
 

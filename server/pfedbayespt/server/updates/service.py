@@ -108,7 +108,7 @@ def accept(
     _check_active(tx, caller)
     replayed = _replayed(tx, caller, round_, received.digest)
     if replayed is not None:
-        return Acknowledgement(statements.receipt(tx, replayed, caller, signer), is_new=False)
+        return Acknowledgement(statements.receipt(tx, replayed, round_.federation, signer), is_new=False)
     place = _open_place(tx, caller, round_)
     update = _insert(
         tx,
@@ -125,7 +125,7 @@ def accept(
         delta_norm=received.delta_norm,
     )
     lifecycle.accept(tx, update, round_.federation_id)
-    return Acknowledgement(statements.receipt(tx, update, caller, signer), is_new=True)
+    return Acknowledgement(statements.receipt(tx, update, round_.federation, signer), is_new=True)
 
 
 def quarantine(tx: Transaction, caller: SiteCaller, round_id: str, refused: RefusedUpdate) -> None:

@@ -16,6 +16,7 @@ from pfedbayespt.server.auth import SiteCaller
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import InvalidRequest, SignatureRejected
 from pfedbayespt.server.events import repository as events
+from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.sites import keys
 from pfedbayespt.server.updates.models import UpdateRecord
 
@@ -72,11 +73,13 @@ def check_manifest(statement: UpdateStatement, manifest: UpdateManifest) -> None
     _compare(statement, base_digest=manifest.base_digest, num_examples=manifest.num_examples)
 
 
-def receipt(tx: Transaction, update: UpdateRecord, caller: SiteCaller, signer: SigningKey) -> Receipt:
+def receipt(
+    tx: Transaction, update: UpdateRecord, federation: FederationRecord, signer: SigningKey
+) -> Receipt:
     """Return the signed receipt of an accepted update, the same one whenever it is asked for."""
     return Receipt.signed(
         signer,
-        federation=caller.federation,
+        federation=federation.name,
         update_id=update.id,
         round_id=update.origin_round_id,
         site_id=update.site_id,
@@ -84,7 +87,7 @@ def receipt(tx: Transaction, update: UpdateRecord, caller: SiteCaller, signer: S
         size_bytes=update.size_bytes,
         staleness=update.staleness,
         received_at=update.received_at,
-        audit_head=events.hash_of(tx, caller.federation_id, "update.accepted", update.id),
+        audit_head=events.hash_of(tx, federation.id, "update.accepted", update.id),
     )
 
 

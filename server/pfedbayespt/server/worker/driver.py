@@ -25,6 +25,7 @@ from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace
 from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations import repository as federations
+from pfedbayespt.server.model_versions import manifests
 from pfedbayespt.server.rounds import leases, progress, schedule
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.rounds.models import RoundRecord
@@ -152,6 +153,7 @@ def _aggregate(context: Context, plan: AggregationPlan, tenure: Tenure) -> None:
     failpoint("aggregate.after_put")
     with context.database.write(ACTOR) as tx:
         progress.complete(tx, _locked(tx, plan.round_id), plan, result)
+        manifests.sign_result(tx, plan.round_id, context.signer)
     failpoint("publish.after_commit")
 
 
