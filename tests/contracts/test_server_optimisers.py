@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 import pytest
-from tests.contracts.test_rounds import POLICY, close_round, computed_digest, raising, training_round
-from tests.server.harness import Coordinator, problem_of, running, specification
+from tests.contracts.test_rounds import close_round, computed_digest, raising, training_round
+from tests.server.harness import Coordinator, running
 
 from pfedbayespt.protocol import tensors
 from pfedbayespt.server.rounds import progress
@@ -126,20 +126,3 @@ def test_a_damaged_state_stops_the_round_at_its_deadline_and_nothing_else(coordi
     coordinator.settle()
     train_round(coordinator, sites, 1.0)
     assert coordinator.admin.get("/v1/federations/alpha")["serving_version"] == 3
-
-
-@pytest.mark.parametrize(
-    "aggregation",
-    [
-        {"rule": "fedsgd"},
-        {"rule": "fedavgm", "momentum": 1.0},
-        {"rule": "fedadam", "tau": 0.0},
-        {"rule": "weighted_mean", "momentum": 0.5},
-    ],
-)
-def test_rules_that_do_not_exist_or_diverge_are_refused(
-    coordinator: Coordinator, aggregation: dict[str, Any]
-) -> None:
-    body = {"name": "alpha", "specification": specification(**POLICY).model_dump(mode="json")}
-    body["specification"]["rounds"]["aggregation"] = aggregation
-    assert problem_of(coordinator.admin.request("POST", "/v1/federations", json=body)) == "invalid_request"

@@ -23,6 +23,7 @@ from pfedbayespt.protocol import (
     SiteEnrol,
     Uncertainty,
     UpdateManifest,
+    WeightedMean,
     canonical_json,
     digest_of_bytes,
     digest_of_message,
@@ -58,7 +59,9 @@ SPECIFICATIONS = st.builds(
         weights_digest=st.just(DIGEST),
         image_size_pixels=st.integers(16, 1024),
     ),
-    rounds=st.builds(RoundPolicy, max_accuracy_drop=st.none() | UNIT, late_policy=st.just("drop")),
+    rounds=st.builds(
+        RoundPolicy, max_accuracy_drop=st.none() | UNIT, late_policy=st.sampled_from(["drop", "next_round"])
+    ),
 )
 
 
@@ -262,6 +265,38 @@ def test_a_policy_under_which_no_round_could_close_is_refused() -> None:
     with pytest.raises(ValidationError, match="min_sites_to_start 2 is below quorum 3"):
         RoundPolicy(quorum=3)
     assert RoundPolicy(cohort_size=3, quorum=3, min_sites_to_start=3).quorum == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ({"late_policy": "buffer"}, "go together"),
+        ({"asynchronous": {"buffer_size": 2}}, "go together"),
+        ({"late_policy": "buffer", "asynchronous": {"buffer_size": 1}}, "below quorum 2"),
+        ({"late_policy": "buffer", "asynchronous": {"buffer_size": 2}, "cohort_size": 2}, "no meaning"),
+        ({"late_policy": "later"}, "late_policy"),
+        ({"aggregation": {"rule": "fedsgd"}}, "rule"),
+        ({"aggregation": {"rule": "fedavgm", "momentum": 1.0}}, "momentum"),
+        ({"aggregation": {"rule": "fedadam", "tau": 0.0}}, "tau"),
+        ({"aggregation": {"rule": "weighted_mean", "momentum": 0.5}}, "momentum"),
+    ],
+)
+def test_a_mode_or_a_rule_that_cannot_work_is_refused(policy: dict[str, object], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        RoundPolicy.model_validate(policy)
+
+
+def test_asynchronous_mode_and_server_optimisers_have_sound_defaults() -> None:
+    policy = RoundPolicy.model_validate(
+        {
+            "late_policy": "buffer",
+            "asynchronous": {"buffer_size": 2},
+            "aggregation": {"rule": "fedyogi"},
+        }
+    )
+    assert policy.asynchronous is not None
+    assert (policy.asynchronous.max_staleness, policy.asynchronous.staleness_weight) == (10, 0.5)
+    assert RoundPolicy().aggregation == WeightedMean()
 
 
 def test_classes_must_be_distinct_and_at_least_two() -> None:
