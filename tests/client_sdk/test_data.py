@@ -8,7 +8,14 @@ import torch
 from PIL import Image
 from tests.client_sdk.harness import CLASSES, IMAGE_SIDE, draw_images
 
-from pfedbayespt.client.data import ImageFolderDataset, class_counts, image_of, labels_of, open_dataset
+from pfedbayespt.client.data import (
+    ImageFolderDataset,
+    ImageTableDataset,
+    class_counts,
+    image_of,
+    labels_of,
+    open_dataset,
+)
 from pfedbayespt.client.errors import DatasetError
 from pfedbayespt.client.workplace import HELD_OUT_EVERY, ImageOptions, read_splits
 
@@ -185,3 +192,81 @@ def test_the_same_folder_for_training_and_for_evaluation_is_refused(tmp_path: Pa
 def test_what_is_neither_folder_nor_dataset_is_refused() -> None:
     with pytest.raises(DatasetError, match="generator is no dataset"):
         open_dataset((pair for pair in ()), CLASSES)  # type: ignore[arg-type]
+
+
+def table_in(folder: Path, *lines: str, header: str = "path,label") -> Path:
+    table = folder / "images.csv"
+    table.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return table
+
+
+def test_a_table_names_images_by_paths_from_its_own_folder_or_from_the_root(tmp_path: Path) -> None:
+    draw_images(tmp_path, 2)
+    there = tmp_path / "circle" / "0-1.png"
+    table = table_in(
+        tmp_path, "stripe/0-0.png,ward 3,stripe", f"{there},,circle", header="\ufeffpath,remark,label"
+    )
+    dataset = open_dataset(table, CLASSES)
+    assert isinstance(dataset, ImageTableDataset)
+    assert dataset.labels == (2, 0), "in the order of the lines"
+    image, label = dataset[1]
+    assert (image.size, label) == ((IMAGE_SIDE, IMAGE_SIDE), 0)
+    assert labels_of(dataset, CLASSES) == [2, 0]
+
+
+def test_everything_that_is_wrong_with_a_table_is_told_at_once_and_once(tmp_path: Path) -> None:
+    draw_images(tmp_path, 1)
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    table = table_in(
+        tmp_path,
+        "circle/0-0.png,circle",
+        "circle/0-0.png,circle",
+        "square/0-0.png,sqare",
+        "stripe/0-0.png,sqare",
+        "broken.png,circle",
+        "gone.png,circle",
+    )
+    with pytest.raises(DatasetError) as refused:
+        open_dataset(table, CLASSES)
+    told = str(refused.value)
+    assert told.count("'sqare'") == 1
+    assert told.count("named more than once") == 1
+    assert told.count("broken.png") == told.count("gone.png") == 1
+    assert "classes without a label: 'square', 'stripe'" in told
+
+
+def test_unreadable_images_of_a_table_are_left_out_where_that_is_allowed(tmp_path: Path) -> None:
+    draw_images(tmp_path, 1)
+    table = table_in(tmp_path, "circle/0-0.png,circle", "gone.png,square")
+    dataset = open_dataset(table, CLASSES, skip_unreadable=True)
+    assert (len(dataset), list(dataset.unreadable)) == (1, [tmp_path / "gone.png"])  # type: ignore[attr-defined]
+    with pytest.raises(DatasetError, match="classes without a label: 'stripe'"):
+        open_dataset(table, CLASSES, skip_unreadable=True, require_all_classes=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "told"),
+    [
+        ("file,class", "a.png,circle", "no column 'label', 'path'; needed: path, label"),
+        ("path,label", "a.png,", "no path or no label in lines 2"),
+        ("path,label", ",circle", "no path or no label in lines 2"),
+        ("path,label", "", "names no images"),
+    ],
+)
+def test_a_table_without_what_is_needed_says_so(tmp_path: Path, header: str, line: str, told: str) -> None:
+    with pytest.raises(DatasetError, match=told):
+        open_dataset(table_in(tmp_path, line, header=header), CLASSES)
+
+
+def test_a_table_that_is_no_text_or_not_there_says_so(tmp_path: Path) -> None:
+    (tmp_path / "images.csv").write_bytes(b"\xff\xfe\x00")
+    for name in ("images.csv", "gone.csv"):
+        with pytest.raises(DatasetError, match="cannot be read as CSV"):
+            open_dataset(tmp_path / name, CLASSES)
+
+
+def test_a_folders_faults_are_told_at_once_too(tmp_path: Path) -> None:
+    draw_images(tmp_path, 1, classes=("circle", "triangle"))
+    (tmp_path / "circle" / "broken.png").write_bytes(b"broken")
+    with pytest.raises(DatasetError, match=r"(?s)'triangle'.*1 files cannot be read.*broken\.png"):
+        open_dataset(tmp_path, CLASSES)

@@ -14,6 +14,7 @@ from pfedbayespt.cli.predict import Image, ModelVersion, NumSamples, Seed, TopK,
 if TYPE_CHECKING:
     from pfedbayespt.client import AdaptationReport, Site
 
+_IMAGES = "a folder of class folders, or a .csv file with the columns path and label"
 _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 app = typer.Typer(help="Join a federation and take part in it with your own images.", no_args_is_help=True)
@@ -25,7 +26,11 @@ Backbone = Annotated[
     Path | None, typer.Option(help="Where the backbone file is now. Default: where it was.", exists=True)
 ]
 Train = Annotated[
-    Path, typer.Option(help="Folder with one folder of training images per class.", exists=True)
+    Path,
+    typer.Option(
+        help=f"Training images: {_IMAGES}.",
+        exists=True,
+    ),
 ]
 HeldOut = Annotated[
     Path | None,
@@ -88,8 +93,8 @@ def enrol(
 @app.command()
 def check(
     directory: Directory,
-    train: Annotated[Path | None, typer.Option(help="Folder of training images.")] = None,
-    held_out: Annotated[Path | None, typer.Option(help="Folder of images to evaluate on.")] = None,
+    train: Annotated[Path | None, typer.Option(help="Training images, as for `site run`.")] = None,
+    held_out: Annotated[Path | None, typer.Option(help="Images to evaluate on.")] = None,
     *,
     skip_unreadable: SkipUnreadable = False,
     require_all_classes: AllClasses = False,
@@ -267,7 +272,10 @@ def serve(
 @app.command()
 def evaluate(
     directory: Directory,
-    images: Annotated[Path, typer.Argument(help="Folder with one folder of images per class.", exists=True)],
+    images: Annotated[
+        Path,
+        typer.Argument(help=f"Labelled images: {_IMAGES}.", exists=True),
+    ],
     *,
     model_version: ModelVersion = None,
     skip_unreadable: SkipUnreadable = False,

@@ -23,13 +23,14 @@ from pfedbayespt.client.transport import HttpAnswer, HttpRequest, Timeouts, Tran
 
 if TYPE_CHECKING:
     from pfedbayespt.client.adaptation import AdaptationReport
-    from pfedbayespt.client.data import ImageFolderDataset, LabelledImages
+    from pfedbayespt.client.data import ImageFolderDataset, ImageTableDataset, LabelledImages
     from pfedbayespt.client.predictor import LocalPredictor
     from pfedbayespt.client.site import Site, SiteStatus
 
 _NEED_TORCH = {
     "AdaptationReport": "adaptation",
     "ImageFolderDataset": "data",
+    "ImageTableDataset": "data",
     "LabelledImages": "data",
     "LocalPredictor": "predictor",
     "Site": "site",
@@ -44,6 +45,7 @@ __all__ = [
     "HttpAnswer",
     "HttpRequest",
     "ImageFolderDataset",
+    "ImageTableDataset",
     "IntegrityError",
     "LabelledImages",
     "LocalPredictor",

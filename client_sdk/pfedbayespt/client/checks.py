@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from pfedbayespt.client import events
-from pfedbayespt.client.data import ImageFolderDataset, check_training_size, class_counts
+from pfedbayespt.client.data import ImageFiles, check_training_size, class_counts
 from pfedbayespt.client.errors import PFedBayesPTError
 from pfedbayespt.client.site import Site
 from pfedbayespt.client.workplace import ImageOptions, Images, Split, encoded, read_split
@@ -118,7 +118,7 @@ def _describe(split: Split, classes: tuple[str, ...]) -> str:
     present = {name: count for name, count in counts.items() if count}
     detail = f"{len(split.labels)} images in {len(present)} of {len(classes)} classes"
     detail += f", {min(present.values())} to {max(present.values())} per class"
-    if isinstance(split.dataset, ImageFolderDataset) and split.dataset.unreadable:
+    if isinstance(split.dataset, ImageFiles) and split.dataset.unreadable:
         detail += f"; {len(split.dataset.unreadable)} unreadable files left out"
     return detail
 

@@ -1,12 +1,14 @@
-"""A site's images: a folder of class folders, or any dataset of (image, label).
+"""A site's images: a folder of class folders, a CSV file of paths and labels, or any dataset of (image, label).
 
 Rules:
 1. Labels are positions in the federation's list of classes, or their names; anything else is refused by name.
 2. Images pass the same gates as those of a prediction request, whoever put them on the disk.
-3. An image that cannot be read is listed, and left out only where that was allowed.
+3. An image that cannot be read is listed, and left out only where that was allowed. All faults are told at once,
+   each once.
 4. Pixels go in as they are in the file: sizing and normalisation belong to the federation, not to the site.
 """
 
+import csv
 import operator
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -66,11 +68,11 @@ class ImageFolderDataset:
         self.root = Path(root)
         self.classes = tuple(classes)
         folders = _class_folders(self.root)
-        _check_class_names(self.root, folders, self.classes, require_all=require_all_classes)
+        names = [folder.name for folder in folders]
+        faults = _class_faults(self.root, names, self.classes, "folder", require_all=require_all_classes)
         found = [(file, folder.name) for folder in folders for file in _files_below(folder)]
-        self.unreadable = {file: fault for file, _ in found if (fault := _fault_of(file)) is not None}
-        if self.unreadable and not skip_unreadable:
-            raise DatasetError(_describe_unreadable(self.unreadable))
+        self.unreadable = _unreadable(file for file, _ in found)
+        _refuse(faults, {} if skip_unreadable else self.unreadable)
         kept = [(file, name) for file, name in found if file not in self.unreadable]
         if not kept:
             raise DatasetError(f"{self.root} holds no images; put them into one folder per class")
@@ -85,6 +87,55 @@ class ImageFolderDataset:
         return read_image(self.files[index].read_bytes()), self.labels[index]
 
 
+class ImageTableDataset:
+    """Images named by a CSV file with the columns `path` and `label`; any further columns are left alone.
+
+    Args:
+        table: the file, UTF-8 with a header line; a path that is not absolute starts at the file's folder.
+        classes: the federation's classes, in its order.
+        require_all_classes: refuse a table in which a class has no image.
+        skip_unreadable: leave out what is no readable image instead of refusing the table.
+
+    Attributes:
+        files: the images, in the order of the lines.
+        labels: the position in `classes` of each.
+        unreadable: what was left out, and why.
+
+    Raises:
+        DatasetError: no images, a column too few, a label that is no class, a path named twice, an unreadable image.
+    """
+
+    def __init__(
+        self,
+        table: Path | str,
+        classes: Sequence[str],
+        *,
+        require_all_classes: bool = False,
+        skip_unreadable: bool = False,
+    ) -> None:
+        self.table = Path(table)
+        self.classes = tuple(classes)
+        rows = _read_table(self.table)
+        files, labels = [file for file, _ in rows], [label for _, label in rows]
+        faults = _class_faults(self.table, labels, self.classes, "label", require_all=require_all_classes)
+        self.unreadable = _unreadable(files)
+        _refuse(faults + _repeat_faults(self.table, files), {} if skip_unreadable else self.unreadable)
+        kept = [(file, label) for file, label in rows if file not in self.unreadable]
+        if not kept:
+            raise DatasetError(f"{self.table} names no images")
+        self.files = tuple(file for file, _ in kept)
+        self.labels = tuple(self.classes.index(label) for _, label in kept)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]:
+        return read_image(self.files[index].read_bytes()), self.labels[index]
+
+
+ImageFiles = ImageFolderDataset | ImageTableDataset
+
+
 def open_dataset(
     source: LabelledImages | Path | str,
     classes: Sequence[str],
@@ -92,18 +143,17 @@ def open_dataset(
     require_all_classes: bool = False,
     skip_unreadable: bool = False,
 ) -> LabelledImages:
-    """Return `source` if it is a dataset, or the `ImageFolderDataset` of a path.
+    """Return `source` if it is a dataset, or the dataset of a path: of a `.csv` file or of a folder.
 
     Raises:
-        DatasetError: it is neither, or the folder cannot be used.
+        DatasetError: it is none of these, or the files cannot be used.
     """
     if isinstance(source, Path | str):
-        return ImageFolderDataset(
-            source, classes, require_all_classes=require_all_classes, skip_unreadable=skip_unreadable
-        )
+        kind = ImageTableDataset if Path(source).suffix.lower() == ".csv" else ImageFolderDataset
+        return kind(source, classes, require_all_classes=require_all_classes, skip_unreadable=skip_unreadable)
     if not isinstance(source, LabelledImages):
         raise DatasetError(
-            f"{type(source).__name__} is no dataset; allowed: a folder, or a map-style Dataset"
+            f"{type(source).__name__} is no dataset; allowed: a folder, a CSV file, or a map-style Dataset"
         )
     return source
 
@@ -114,7 +164,7 @@ def labels_of(dataset: LabelledImages, classes: Sequence[str]) -> list[int]:
     Raises:
         DatasetError: a label is neither a class nor the position of one.
     """
-    if isinstance(dataset, ImageFolderDataset):
+    if isinstance(dataset, ImageFiles):
         return list(dataset.labels)
     return [_position_of(dataset[index][1], index, classes) for index in range(len(dataset))]
 
@@ -186,18 +236,49 @@ def _class_folders(root: Path) -> list[Path]:
     return folders
 
 
-def _check_class_names(
-    root: Path, folders: Sequence[Path], classes: Sequence[str], *, require_all: bool
-) -> None:
-    names = {folder.name for folder in folders}
-    unknown, missing = sorted(names - set(classes)), sorted(set(classes) - names)
+def _class_faults(
+    source: Path, names: Sequence[str], classes: Sequence[str], what: str, *, require_all: bool
+) -> list[str]:
+    """Say which names are no class, and then also, or where it matters, which classes have no name."""
+    unknown, missing = sorted(set(names) - set(classes)), sorted(set(classes) - set(names))
     faults = []
     if unknown:
-        faults.append(f"folders that are no class of the federation: {_listing(unknown)}")
+        faults.append(f"{what}s that are no class of the federation: {_listing(unknown)}")
     if missing and (unknown or require_all):
-        faults.append(f"classes without a folder: {_listing(missing)}")
-    if faults:
-        raise DatasetError(f"{root}: " + "; ".join(faults))
+        faults.append(f"classes without a {what}: {_listing(missing)}")
+    return [f"{source}: " + "; ".join(faults)] if faults else []
+
+
+def _repeat_faults(table: Path, files: Sequence[Path]) -> list[str]:
+    repeated = sorted(str(file) for file, count in Counter(files).items() if count > 1)
+    return [f"{table}: named more than once: {_listing(repeated)}"] if repeated else []
+
+
+def _unreadable(files: Iterable[Path]) -> dict[Path, str]:
+    return {file: fault for file in files if (fault := _fault_of(file)) is not None}
+
+
+def _refuse(faults: Sequence[str], unreadable: dict[Path, str]) -> None:
+    """Raise everything that is wrong, if anything is."""
+    told = [*faults, *([_describe_unreadable(unreadable)] if unreadable else [])]
+    if told:
+        raise DatasetError("\n".join(told))
+
+
+def _read_table(table: Path) -> list[tuple[Path, str]]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            missing = {"path", "label"} - set(reader.fieldnames or ())
+            if missing:
+                raise DatasetError(f"{table} has no column {_listing(sorted(missing))}; needed: path, label")
+            rows = [(row["path"] or "", row["label"] or "") for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{table} cannot be read as CSV: {error}") from error
+    empty = [number for number, row in enumerate(rows, start=2) if not all(row)]
+    if empty:
+        raise DatasetError(f"{table}: no path or no label in lines {_listing(empty)}")
+    return [(table.parent / path, label) for path, label in rows]
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -211,8 +292,10 @@ def _files_below(folder: Path) -> list[Path]:
 def _fault_of(file: Path) -> str | None:
     try:
         read_image(file.read_bytes())
-    except (ImageError, OSError) as error:
+    except ImageError as error:
         return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
     return None
 
 
@@ -225,6 +308,6 @@ def _describe_unreadable(unreadable: dict[Path, str]) -> str:
     )
 
 
-def _listing(names: Sequence[str]) -> str:
+def _listing(names: Sequence[object]) -> str:
     shown = ", ".join(repr(name) for name in names[:_LISTED])
     return f"{shown} and {len(names) - _LISTED} more" if len(names) > _LISTED else shown

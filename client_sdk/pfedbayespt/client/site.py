@@ -178,7 +178,8 @@ class Site:
         """Take part in the federation's rounds until it is complete or `stop` is called.
 
         Args:
-            train: images to train on: a folder of class folders, or a dataset of (image, label).
+            train: images to train on: a folder of class folders, a CSV file with the columns `path` and
+                `label`, or a dataset of (image, label).
             held_out: images to evaluate versions on, in the same form; None: every tenth training image.
             on_event: told what happens (`pfedbayespt.client.events`), in this thread.
             skip_unreadable: leave out files that are no readable images instead of refusing the folder.
