@@ -76,13 +76,17 @@ def run_block_on_class_tokens(
     keys: Float[Tensor, "B H n e"],
     values: Float[Tensor, "B H n e"],
     prefix: BlockPrefix,
+    *,
+    instead_of_first: bool = False,
 ) -> Float[Tensor, "B S d"]:
     """Run `block` on one class token per sample, or one for all (q = 1), looking at the same `keys` and `values`.
 
-    The samples are the queries of one attention call, and none sees another.
+    The samples are the queries of one attention call, and none sees another. With `instead_of_first` the first of
+    the keys and values is another class token's, which none sees either: to leave it there saves copying the rest.
     """
     own = _project(block.attn, block.norm1(states))
-    mixed = _join_heads(_attend_with_own(own, keys, values)) + attend_prefix(own.queries, prefix)
+    attended = _attend_with_own(own, keys, values, instead_of_first=instead_of_first)
+    mixed = _join_heads(attended) + attend_prefix(own.queries, prefix)
     return finish_block(block, states, mixed)
 
 
@@ -119,7 +123,11 @@ def _project(attention: Attention, normed: Float[Tensor, "B N d"]) -> Heads:
 
 
 def _attend_with_own(
-    own: Heads, keys: Float[Tensor, "B H n e"], values: Float[Tensor, "B H n e"]
+    own: Heads,
+    keys: Float[Tensor, "B H n e"],
+    values: Float[Tensor, "B H n e"],
+    *,
+    instead_of_first: bool,
 ) -> Float[Tensor, "B H S e"]:
     """Attend over the shared keys and each query's own one, with scores s and o, without joining the two.
 
@@ -127,6 +135,9 @@ def _attend_with_own(
     """
     queries = own.queries * own.queries.shape[-1] ** -0.5
     scores = queries @ keys.transpose(-2, -1)
+    if instead_of_first:
+        hidden = torch.full_like(scores[..., :1], -torch.inf)
+        scores = torch.cat([hidden, scores[..., 1:]], dim=-1)
     own_score = (queries * own.keys).sum(-1, keepdim=True)
     weight = torch.sigmoid(own_score - scores.logsumexp(-1, keepdim=True))
     shared: Tensor = scores.softmax(-1) @ values

@@ -42,7 +42,7 @@ class HybridInsertion(BoundaryInsertion):
         states = tokens[:, :1]  # one class token for all samples, until the first prefix
         for block, run, prefix in zip(blocks, runs, prefixes, strict=True):
             states = run_block_on_class_tokens(
-                block, states, run.keys[:, :, 1:], run.values[:, :, 1:], prefix
+                block, states, run.keys, run.values, prefix, instead_of_first=True
             )
             tokens = run.tokens
         final = self.backbone.final_norm(tokens[:, : held.tokens.shape[1]])  # without shallow tokens
