@@ -10,7 +10,8 @@ from pfedbayespt.client.errors import IntegrityError, StateError
 from pfedbayespt.client.federation_model import FederationModel, PersonalManifest
 from pfedbayespt.client.learner import class_prior_of
 from pfedbayespt.model.config import HeadConfig
-from pfedbayespt.model.parameters import personal_parameters
+from pfedbayespt.model.parameters import load_personal_parameters, personal_parameters
+from pfedbayespt.model.sources import InMemoryContexts
 from pfedbayespt.protocol import FederationSpecification, tensors
 
 
@@ -65,6 +66,20 @@ def test_files_that_do_not_fit_say_whose_they_are(model: FederationModel, versio
         model.take(version_0[:-1], None)
     with pytest.raises(StateError, match="personal parameters do not fit"):
         model.take(version_0, version_0)
+
+
+def test_what_calibrates_a_version_is_of_its_shared_parameters_alone(
+    model: FederationModel, version_0: bytes
+) -> None:
+    images = torch.randn(7, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    held_out = InMemoryContexts.encode(model.classifier.insertion, [images], torch.arange(7) % 2)
+    model.take(version_0, None)
+    plain = model.sketch(held_out)
+    assert plain.num_examples == len(plain.scores) == 7
+    now = personal_parameters(model.classifier)
+    load_personal_parameters(model.classifier, {name: values + 0.5 for name, values in now.items()})
+    assert model.sketch(held_out) == plain
+    assert all(values.min() == 0.5 for values in personal_parameters(model.classifier).values())
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def test_two_sites_train_a_model_together_from_enrolment_to_prediction(
         assert report.evaluation.metrics.keys() == {"accuracy", "nll", "brier", "ece"}
     assert [entry.weight for entry in newest.inputs] == [0.5, 0.5]
     assert (statistics.evaluations, initial.version_number) == ((), 0)
+    assert newest.calibration is not None
+    assert newest.calibration.calibration.num_examples == 24
 
     prediction = sites[0].predict(images / "held-out" / "square" / "2-0.png")
     assert prediction.model_version == 3

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +13,7 @@ from pfedbayespt.client.agreement import check_backbone
 from pfedbayespt.client.errors import IntegrityError, StateError
 from pfedbayespt.client.personal import PersonalManifest
 from pfedbayespt.model.backbone import Backbone, load_backbone
+from pfedbayespt.model.calibration import ConformalScore, make_sketch
 from pfedbayespt.model.classifier import PromptedClassifier, build_classifier
 from pfedbayespt.model.config import BackboneConfig, ModelConfig
 from pfedbayespt.model.evaluation import evaluate
@@ -24,7 +25,8 @@ from pfedbayespt.model.parameters import (
     shared_parameters,
 )
 from pfedbayespt.model.sources import ContextSource
-from pfedbayespt.protocol import Evaluation, FederationSpecification, TensorFileError, tensors
+from pfedbayespt.protocol import CalibrationSketch, Evaluation, FederationSpecification, TensorFileError, tensors
+from pfedbayespt.protocol.calibrations import MAX_SKETCH_POINTS, TEMPERATURES
 from pfedbayespt.protocol.tensors import FloatArray
 
 
@@ -115,6 +117,16 @@ class FederationModel:
                 shared = evaluate(self.classifier, images, class_prior=class_prior).to_metrics()
             metrics |= {f"{name}_shared": value for name, value in shared.items()}
         return Evaluation(num_examples=measures.num_examples, metrics=metrics)
+
+    def sketch(self, images: ContextSource) -> CalibrationSketch:
+        """Return the scores of labelled images that the version is calibrated from: of the shared parameters alone."""
+        policy = self.specification.calibration
+        score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
+        with _set_aside(self.classifier):
+            sketch = make_sketch(
+                self.classifier, images, score, TEMPERATURES, max_points=MAX_SKETCH_POINTS
+            )
+        return CalibrationSketch(**asdict(sketch))
 
     def _personal_of(self, file: bytes | None) -> dict[str, FloatArray]:
         if file is not None:

@@ -121,9 +121,10 @@ class Learner:
             raise TrainingError(str(error)) from error
 
     def evaluate(self, parameters: bytes, personal: bytes | None) -> Evaluation:
-        """Try parameters on the held-out images."""
+        """Try parameters on the held-out images, and sketch their scores for the version's calibration."""
         self.model.take(parameters, personal)
-        return self.model.evaluate(self.held_out, self.class_prior)
+        evaluation = self.model.evaluate(self.held_out, self.class_prior)
+        return evaluation.model_copy(update={"calibration": self.model.sketch(self.held_out)})
 
 
 def class_prior_of(labels: torch.Tensor, config: HeadConfig, num_classes: int) -> torch.Tensor | None:
