@@ -26,7 +26,7 @@ from pfedbayespt.client.errors import PFedBayesPTError
 from pfedbayespt.client.predictor import LocalPredictor
 from pfedbayespt.protocol import PredictionRequest
 from pfedbayespt.server import logs
-from pfedbayespt.server.auth import Caller, SiteCaller
+from pfedbayespt.server.auth import AdminCaller, Caller
 from pfedbayespt.server.errors import (
     AuthenticationRequired,
     InferenceUnavailable,
@@ -41,7 +41,6 @@ from pfedbayespt.server.predictions.standalone import create_app
 
 MAX_IMAGE_BYTES = 10_000_000
 _KEPT_BUNDLES = 4
-_LOCAL_CALLER = SiteCaller("local", "local", "local", "local", "local")
 
 logger = logging.getLogger(__name__)
 
@@ -181,4 +180,4 @@ def refreshing(inference: SiteInference, every_seconds: float) -> Iterator[None]
 def _identify(token: str | None, sent: str | None) -> Caller:
     if token is not None and not secrets.compare_digest((sent or "").encode(), token.encode()):
         raise AuthenticationRequired("send the header `Authorization: Bearer <the token of this server>`")
-    return _LOCAL_CALLER
+    return AdminCaller(actor="local")

@@ -102,7 +102,7 @@ class ImageTableDataset:
         unreadable: what was left out, and why.
 
     Raises:
-        DatasetError: no images, a column too few, a label that is no class, a path named twice, an unreadable image.
+        DatasetError: no images, a missing column, a label that is no class, a path twice, an unreadable image.
     """
 
     def __init__(
