@@ -69,7 +69,7 @@ def test_a_signature_survives_the_wire() -> None:
         ("update_digest", digest_of_bytes(b"other")),
         ("num_examples", 11),
         ("nonce", "1" * 32),
-        ("key_id", OTHER.key_id),
+        pytest.param("key_id", OTHER.key_id, id="key_id-of another"),  # drawn anew in every process
     ],
 )
 def test_no_field_can_be_changed(field: str, value: object) -> None:
