@@ -47,6 +47,8 @@ SITE = {
 A_SITE = Scripted(body=json.dumps(SITE).encode())
 EVENT = {
     "event_id": 1,
+    "previous_hash": "0" * 64,
+    "hash": "0" * 64,
     "federation": "letters",
     "actor": "admin",
     "action": "round.started",

@@ -20,6 +20,7 @@ from pfedbayespt.protocol import (
     PredictionRequest,
     RoundPolicy,
     RoundTask,
+    SigningKey,
     SiteEnrol,
     Uncertainty,
     UpdateManifest,
@@ -165,7 +166,15 @@ def test_prediction_options_outside_their_range_are_refused(options: dict[str, i
 def test_times_are_told_in_utc_whatever_the_zone_they_came_in() -> None:
     tokyo = datetime(2026, 1, 1, 9, tzinfo=timezone(timedelta(hours=9)))
     event = Event(
-        event_id=1, federation=None, actor="admin", action="x", subject="y", details={}, occurred_at=tokyo
+        event_id=1,
+        federation=None,
+        actor="admin",
+        action="x",
+        subject="y",
+        details={},
+        occurred_at=tokyo,
+        previous_hash="0" * 64,
+        hash="0" * 64,
     )
     assert event.occurred_at.tzinfo is UTC
     assert json.loads(event.model_dump_json())["occurred_at"] == "2026-01-01T00:00:00Z"
@@ -182,12 +191,21 @@ def test_a_time_without_a_zone_is_refused() -> None:
                 "subject": "y",
                 "details": {},
                 "occurred_at": "2026-01-01T00:00:00",
+                "previous_hash": "0" * 64,
+                "hash": "0" * 64,
             }
         )
 
 
 def test_an_enrolment_token_is_sent_but_never_shown() -> None:
-    request = SiteEnrol(token=SecretStr("enr_secret"), site_name="north")
+    key = SigningKey.generate()
+    request = SiteEnrol.signed(
+        key,
+        token=SecretStr("enr_secret"),
+        site_name="north",
+        public_key=key.public_key,
+        coordinator_key_id=key.key_id,
+    )
     assert json.loads(request.model_dump_json())["token"] == "enr_secret"
     assert "enr_secret" not in repr(request)
     assert "enr_secret" not in str(request.model_dump())

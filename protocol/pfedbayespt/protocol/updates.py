@@ -14,7 +14,8 @@ from pfedbayespt.protocol.statuses import RoundTask, UpdateStatus
 from pfedbayespt.protocol.tensors import TensorSchema
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-NumExamples = Annotated[int, Field(ge=1, le=10**9)]
+# Strict: what a site signed and what its file says must be the same text, and "10" or true is not 10.
+NumExamples = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Metrics = Annotated[dict[MetricName, float], Field(max_length=32)]
 
 
