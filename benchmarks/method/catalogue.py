@@ -37,6 +37,7 @@ class Method:
         training: changes to the training configuration.
         condition: what the generator reads; None: the image's frozen features.
         frozen_readout: no prompts at all: a linear probe.
+        closed_form: nothing to tune, and no rounds.
         like: the method whose tuning it takes, so that a control differs in one thing; None: tuned itself.
         controls: further rows from the same parameters.
     """
@@ -46,6 +47,7 @@ class Method:
     training: Mapping[str, Any] = field(default_factory=dict)
     condition: Condition | None = None
     frozen_readout: bool = False
+    closed_form: bool = False
     like: str | None = None
     controls: Mapping[str, Control] = field(default_factory=dict)
 
@@ -77,8 +79,8 @@ METHODS: dict[str, Method] = {
     "SGPT-like": Method(posterior=_DETERMINISTIC, condition=conditions.group),
     "class mixing": Method(posterior=_DETERMINISTIC, condition=conditions.classes),
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
-    "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True),
-    "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True),
+    "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True, closed_form=True),
+    "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True, closed_form=True),
     OURS: Method(posterior=_SEMI_IMPLICIT, controls=_TAKEN_AWAY),
     "deterministic": Method(posterior=_DETERMINISTIC),
     "deterministic + dropout": Method(posterior=_DETERMINISTIC | {"dropout": 0.3}, like="deterministic"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from catalogue import HEADS, METHODS, PROMPTS, Method
-from choices import QUICK_CHOICE, Choice, read_choices
+from choices import HEAD_CANDIDATES, QUICK_CHOICE, Choice, read_choices
 from fleet import Answers, Fleet
 from measures import curves, pooled_measures, site_measures
 from partition import partition
@@ -104,10 +104,18 @@ def run_all(
         for name in names:
             if _done(out, plan, name, seed, controls=controls):
                 continue
-            for row, result in run_one(
-                encoded, plan, name, choices[METHODS[name].like or name], seed, controls=controls
-            ).items():
+            results = run_one(encoded, plan, name, _choice(choices, plan, name), seed, controls=controls)
+            for row, result in results.items():
                 _keep(out, plan, row, seed, result)
+
+
+def _choice(choices: dict[str, Choice], plan: Plan, name: str) -> Choice:
+    if METHODS[name].closed_form:
+        return HEAD_CANDIDATES[0]
+    tuned = METHODS[name].like or name
+    if tuned not in choices:
+        raise SystemExit(f"{tuned} is not tuned for {plan.tuned_on or plan.name}: run tune.py first")
+    return choices[tuned]
 
 
 def _done(out: Path, plan: Plan, name: str, seed: int, *, controls: bool) -> bool:

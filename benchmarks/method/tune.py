@@ -26,9 +26,9 @@ _SEED = 100
 
 
 def candidates(name: str) -> tuple[Choice, ...]:
-    """Return what is tried for a method; closed forms have nothing to tune."""
-    if name in {"Fed3R", "FedNCM"}:
-        return HEAD_CANDIDATES[:1]
+    """Return what is tried for a method; closed forms and controls have nothing of their own to tune."""
+    if METHODS[name].closed_form or METHODS[name].like is not None:
+        return ()
     return HEAD_CANDIDATES if METHODS[name].frozen_readout else CANDIDATES
 
 
