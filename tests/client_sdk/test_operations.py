@@ -74,6 +74,7 @@ def every_call(client: CoordinatorClient, coordinator: Coordinator) -> list[Call
         lambda: updates.download("upd_1", digest),
         lambda: versions.promote("shapes", 1),
         lambda: client.predict("shapes", b""),
+        lambda: client.predict_batch("shapes", [b""]),
         client.is_ready,
     ]
 

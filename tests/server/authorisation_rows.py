@@ -134,6 +134,7 @@ ROWS: dict[str, Row] = {
     f"POST {_VERSION}/promote": _for(ADMIN),
     f"GET {_FEDERATION}/events": _for(ADMIN),
     f"POST {_FEDERATION}/predictions": _for(ADMIN, SITE),
+    f"POST {_FEDERATION}/predictions/batch": _for(ADMIN, SITE),
 }
 
 

@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,21 @@ from pfedbayespt.model.config import BackboneConfig, ModelConfig
 from pfedbayespt.model.images import prepare, read_image
 from pfedbayespt.model.parameters import load_shared_parameters
 from pfedbayespt.model.prediction import derive_seed, draw_noise, predict
-from pfedbayespt.protocol import FederationSpecification, Prediction, PredictionRequest, digest_of_bytes
+from pfedbayespt.protocol import (
+    CalibratedAnswer,
+    CalibrationPolicy,
+    CalibrationSketch,
+    FederationSpecification,
+    Prediction,
+    PredictionRequest,
+    VersionCalibration,
+    digest_of_bytes,
+    digest_of_message,
+)
+from pfedbayespt.protocol.calibrations import TEMPERATURES
 from pfedbayespt.server.blobs import MemoryBlobStore
-from pfedbayespt.server.errors import ImageRejected, InferenceUnavailable
+from pfedbayespt.server.calibrations.pooling import pool
+from pfedbayespt.server.errors import ImageRejected, InferenceUnavailable, InvalidRequest
 from pfedbayespt.server.inference import BackboneFolder, BundlePredictor, make_predictor
 from pfedbayespt.server.predictions.predictor import ServableVersion
 
@@ -152,6 +165,131 @@ def test_how_long_the_steps_took_is_told_apart(predictor, versions) -> None:
     seconds = predictor.predict(versions[0], REQUEST).seconds
     assert list(seconds) == ["decode", "encode", "sample"]
     assert all(duration > 0 for duration in seconds.values())
+
+
+# What a caller may ask for besides
+
+
+def test_the_samples_are_given_out_on_request_and_average_to_the_answer(predictor, versions) -> None:
+    plain = predictor.predict(versions[1], REQUEST).prediction
+    told = predictor.predict(versions[1], REQUEST.model_copy(update={"return_samples": True})).prediction
+    assert plain.samples is None
+    assert told.samples is not None
+    assert np.shape(told.samples) == (4, len(CLASSES))
+    assert told.model_copy(update={"samples": None}) == plain
+    means = dict(zip(CLASSES, np.mean(told.samples, axis=0), strict=True))
+    assert {entry.label: entry.probability for entry in told.probabilities} == pytest.approx(means, rel=1e-5)
+
+
+def test_a_class_prior_moves_the_odds_by_its_own_and_its_scale_does_not_matter(predictor, versions) -> None:
+    def odds(prior: tuple[float, ...] | None) -> float:
+        asked = REQUEST.model_copy(update={"class_prior": prior, "num_samples": 1})
+        shares = {
+            entry.label: entry.probability
+            for entry in predictor.predict(versions[1], asked).prediction.probabilities
+        }
+        return shares[CLASSES[0]] / shares[CLASSES[1]]
+
+    assert odds((3.0, 1.0, 1.0)) == pytest.approx(3 * odds(None), rel=1e-4)
+    assert odds((3.0, 1.0, 1.0)) == pytest.approx(odds((0.6, 0.2, 0.2)), rel=1e-4)
+
+
+def test_a_class_prior_of_another_number_of_classes_is_refused(predictor, versions) -> None:
+    asked = REQUEST.model_copy(update={"class_prior": (1.0, 1.0)})
+    with pytest.raises(InvalidRequest, match="class_prior has 2 numbers; the federation has 3 classes"):
+        predictor.predict(versions[1], asked)
+
+
+def calibrated(version: ServableVersion, **policy: float) -> ServableVersion:
+    """The version with a calibration from two sites, of which one is sure of everything."""
+    shy, sure = (
+        CalibrationSketch(
+            num_examples=200,
+            negative_log_likelihoods=tuple(1 + (np.log(TEMPERATURES) - np.log(2)) ** 2),
+            scores=(score,) * 200,
+            entropies=(0.5,) * 200,
+            error_shares=(0.0,) * 200,
+        )
+        for score in (5.0, 0.0)
+    )
+    pooled = pool(version.number, CalibrationPolicy(**policy), {"sit_shy": shy, "sit_sure": sure})
+    found = VersionCalibration(
+        digest=digest_of_message(pooled), calibration=pooled, pooled_at=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    return replace(version, calibration=found)
+
+
+def test_a_calibrated_version_says_what_its_answer_is_worth_and_by_which_calibration(
+    predictor, versions
+) -> None:
+    plain = predictor.predict(versions[1], REQUEST).prediction
+    assert plain.calibration is None
+    version = calibrated(versions[1])
+    told = predictor.predict(version, REQUEST).prediction
+    assert told.calibration is not None
+    assert told.calibration.digest == version.calibration.digest
+    assert told.calibration.temperature == pytest.approx(2.0, rel=1e-4)
+    roots = {entry.label: entry.probability**0.5 for entry in plain.probabilities}
+    for before, after in zip(plain.probabilities, told.probabilities, strict=True):
+        assert after.probability == before.probability
+        assert after.calibrated_probability == pytest.approx(
+            roots[before.label] / sum(roots.values()), rel=1e-3
+        )
+    assert predictor.predict(versions[1], REQUEST).prediction == plain
+
+
+def test_a_sites_own_threshold_decides_for_that_site(predictor, versions) -> None:
+    version = calibrated(versions[1])
+
+    def answer(site_id: str | None) -> CalibratedAnswer:
+        told = predictor.predict(version, REQUEST, site_id).prediction.calibration
+        assert told is not None
+        return told
+
+    assert answer(None).scope == answer("sit_other").scope == "federation"
+    assert set(answer(None).conformal_set) == set(CLASSES)  # nine of ten examples score up to 5
+    assert answer("sit_sure").scope == "site"
+    assert len(answer("sit_sure").conformal_set) == 1
+    assert set(answer("sit_shy").conformal_set) == set(CLASSES)
+
+
+def test_an_answer_with_a_class_prior_is_not_calibrated(predictor, versions) -> None:
+    asked = REQUEST.model_copy(update={"class_prior": (1.0, 1.0, 1.0)})
+    told = predictor.predict(calibrated(versions[1]), asked).prediction
+    assert told.calibration is None
+    assert all(entry.calibrated_probability is None for entry in told.probabilities)
+
+
+def test_the_federations_rule_decides_when_to_abstain(predictor, versions) -> None:
+    def abstains(**policy: float) -> bool | None:
+        told = predictor.predict(calibrated(versions[1], **policy), REQUEST).prediction
+        assert told.calibration is not None
+        assert told.uncertainty.total_entropy_nats != 0.5
+        return told.calibration.abstain
+
+    entropy = predictor.predict(versions[1], REQUEST).prediction.uncertainty.total_entropy_nats
+    assert abstains() is None
+    assert abstains(target_risk=0.1) is (entropy > 0.5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_another_precision_of_the_trunk_is_named_in_the_answer(
+    blobs, backbones, predictor, versions, precision
+) -> None:
+    low = make_predictor(blobs, backbones, precision=precision)
+    exact, told = (which.predict(versions[1], REQUEST).prediction for which in (predictor, low))
+    assert (exact.precision, told.precision) == ("float32", precision)
+    assert told.uncertainty.total_entropy_nats == pytest.approx(exact.uncertainty.total_entropy_nats, abs=0.1)
+
+
+def test_a_version_that_was_prepared_is_not_loaded_again(
+    predictor, versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor.prepare(versions[0])
+    expected = predictor.predict(versions[0], REQUEST).prediction
+    monkeypatch.setattr(predictor, "_load", None)
+    predictor.prepare(versions[0])
+    assert predictor.predict(versions[0], REQUEST).prediction == expected
 
 
 # The same request, the same bytes

@@ -150,7 +150,8 @@ def test_a_write_transaction_excludes_another_from_its_first_statement(coordinat
 def test_an_inference_process_runs_no_coordinator_operations(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, roles=frozenset({ServerRole.INFERENCE}))
     paths = set(create_app(settings).openapi()["paths"])
-    assert paths == {"/v1/federations/{name}/predictions", "/livez", "/readyz"}
+    predictions = "/v1/federations/{name}/predictions"
+    assert paths == {predictions, f"{predictions}/batch", "/livez", "/readyz"}
 
 
 def test_the_worker_thread_does_the_work_and_stops_with_the_app(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """The coordinator's HTTP API, one typed method per operation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pfedbayespt.client.connection import Connection, Credential, parse, segment
+from pfedbayespt.client.connection import Connection, Credential, parse, segment, to_json
 from pfedbayespt.client.errors import ProblemError
 from pfedbayespt.client.resources.federations import Federations
 from pfedbayespt.client.resources.model_versions import ModelVersions
@@ -13,7 +13,16 @@ from pfedbayespt.client.resources.rounds import Rounds
 from pfedbayespt.client.resources.sites import Sites
 from pfedbayespt.client.resources.updates import Updates
 from pfedbayespt.client.transport import HttpxTransport, Timeouts, Transport
-from pfedbayespt.protocol import IDENTITY_PATH, AccessToken, CoordinatorIdentity, Event, Prediction
+from pfedbayespt.protocol import (
+    IDENTITY_PATH,
+    AccessToken,
+    BatchRequest,
+    CoordinatorIdentity,
+    Event,
+    Prediction,
+    PredictionBatch,
+    PredictionOptions,
+)
 
 _IMAGE_SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -103,6 +112,20 @@ class CoordinatorClient:
             idempotent=True,  # an answer depends on the request alone
         )
         return parse(answer, Prediction)
+
+    def predict_batch(
+        self, federation: str, images: Sequence[bytes], options: PredictionOptions | None = None
+    ) -> PredictionBatch:
+        """Classify several JPEG, PNG or WEBP files with one version; each is answered or refused by itself."""
+        asked = BatchRequest(images=tuple(images), **(options or PredictionOptions()).model_dump())
+        answer = self._connection.send(
+            "POST",
+            f"/v1/federations/{segment(federation)}/predictions/batch",
+            body=to_json(asked),
+            media_type="application/json",
+            idempotent=True,  # answers depend on the request alone
+        )
+        return parse(answer, PredictionBatch)
 
     def identity(self) -> CoordinatorIdentity:
         """Return the coordinator's public key, as whoever answers at this address tells it."""

@@ -58,9 +58,12 @@ from pfedbayespt.protocol.model_versions import (
 )
 from pfedbayespt.protocol.pages import Page, PageSize
 from pfedbayespt.protocol.predictions import (
+    BatchItem,
+    BatchRequest,
     CalibratedAnswer,
     ClassProbability,
     Prediction,
+    PredictionBatch,
     PredictionOptions,
     PredictionRequest,
     Uncertainty,
@@ -113,6 +116,8 @@ __all__ = [
     "Assignment",
     "AsynchronousPolicy",
     "BackboneSpecification",
+    "BatchItem",
+    "BatchRequest",
     "CalibratedAnswer",
     "Calibration",
     "CalibrationPolicy",
@@ -147,6 +152,7 @@ __all__ = [
     "ParametersManifest",
     "PosteriorSpecification",
     "Prediction",
+    "PredictionBatch",
     "PredictionOptions",
     "PredictionRequest",
     "Problem",

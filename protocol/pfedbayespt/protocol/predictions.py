@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, PositiveFloat, Wit
 
 from pfedbayespt.protocol._base import Digest, Message, Slug
 from pfedbayespt.protocol.calibrations import ConformalMethod
+from pfedbayespt.protocol.problems import Problem
 
 
 def _from_base64(value: object) -> object:
@@ -57,6 +58,14 @@ class PredictionRequest(PredictionOptions):
     """The JSON form of a prediction request."""
 
     image: ImageFile = Field(description="A JPEG, PNG or WEBP file, base64. Never a URL.")
+
+
+class BatchRequest(PredictionOptions):
+    """The JSON form of a request for several predictions with the same options."""
+
+    images: tuple[ImageFile, ...] = Field(
+        min_length=1, max_length=1000, description="JPEG, PNG or WEBP files, base64. Never URLs."
+    )
 
 
 class ClassProbability(Message):
@@ -120,3 +129,18 @@ class Prediction(Message):
         default=None,
         description="On request: probabilities of each sample, in the order of the federation's classes.",
     )
+
+
+class BatchItem(Message):
+    """What became of one image of a batch: a prediction or a problem."""
+
+    index: int = Field(ge=0, description="The image's place in the request, from 0.")
+    status: int = Field(description="The HTTP status that the image alone would have been answered with.")
+    prediction: Prediction | None = None
+    problem: Problem | None = None
+
+
+class PredictionBatch(Message):
+    """The answers for the images of a batch, in the order of the request."""
+
+    items: tuple[BatchItem, ...]

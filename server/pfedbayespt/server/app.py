@@ -45,6 +45,7 @@ _TENSOR_UPLOADS: Final = re.compile(
     r"/v1/rounds/[^/]+/updates/[^/]+|/v1/federations/[^/]+/initial-parameters"
 )
 _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
+_BATCH_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions/batch")
 _COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events, audit)
 
 
@@ -82,6 +83,7 @@ def create_app(
         predictor,
         _admission(settings),
         settings.max_image_bytes,
+        settings.max_batch_images,
     )
     routers = _routers(settings)
     auth.check_declared(routers)
@@ -110,7 +112,12 @@ def _predictor(context: Context) -> Predictor:
         raise RuntimeError(
             f"the role `inference` needs pip install 'pfedbayespt[inference]': {error}"
         ) from error
-    return make_predictor(context.blobs, settings.effective_backbone_cache_dir)
+    return make_predictor(
+        context.blobs,
+        settings.effective_backbone_cache_dir,
+        precision=settings.inference_precision,
+        compiled=settings.inference_compile,
+    )
 
 
 def _admission(settings: Settings) -> Admission:
@@ -133,6 +140,7 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
         rules=(
             BodyRule(_TENSOR_UPLOADS, limit(settings.max_update_bytes)),
             BodyRule(_IMAGE_UPLOADS, limit(max_body_bytes(settings.max_image_bytes))),
+            BodyRule(_BATCH_UPLOADS, limit(settings.max_batch_bytes)),
         ),
     )
 

@@ -46,20 +46,24 @@ def render(
     error: CoordinatorError, request_id: str | None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return the answer to a request that ended with `error`."""
+    return Response(
+        document_of(error, request_id).model_dump_json(),
+        status_code=error.problem.status,
+        media_type=PROBLEM_MEDIA_TYPE,
+        headers={**_headers_of(error), **(headers or {})},
+    )
+
+
+def document_of(error: CoordinatorError, request_id: str | None) -> Problem:
+    """Return the problem document of `error`."""
     kind = error.problem
-    document = Problem(
+    return Problem(
         type=kind.urn,
         title=kind.title,
         status=kind.status,
         detail=error.detail,
         instance=request_id,
         **error.extensions,
-    )
-    return Response(
-        document.model_dump_json(),
-        status_code=kind.status,
-        media_type=PROBLEM_MEDIA_TYPE,
-        headers={**_headers_of(error), **(headers or {})},
     )
 
 

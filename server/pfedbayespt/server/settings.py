@@ -7,7 +7,7 @@ its name; nothing here is ever changed while the process runs.
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -90,6 +90,15 @@ class Settings(BaseSettings):
     max_running_predictions: PositiveInt = Field(default=2, description="Predictions computed at once.")
     max_waiting_predictions: Annotated[int, Field(ge=0)] = Field(
         default=32, description="Predictions that may wait for that; further ones are refused as overload."
+    )
+    max_batch_images: PositiveInt = Field(default=32, description="Most images in one batch of predictions.")
+    max_batch_bytes: PositiveInt = Field(default=32 * _MIB, description="Largest body of a batch.")
+    inference_precision: Literal["float32", "bfloat16", "int8"] = Field(
+        default="float32", description="What the backbone computes in; every answer names it. int8: CPU only."
+    )
+    inference_compile: bool = Field(
+        default=False,
+        description="Compile the backbone's feed-forward networks: needs a C++ compiler and a longer start.",
     )
     prediction_queue_seconds: PositiveFloat = Field(
         default=10.0, description="A prediction whose turn has not come after this is refused as overload."

@@ -1,7 +1,7 @@
 """The HTTP operation of predictions."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final
@@ -10,21 +10,33 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import (
+    BatchItem,
+    BatchRequest,
     ClassProbability,
     Prediction,
+    PredictionBatch,
     PredictionOptions,
     PredictionRequest,
     ProblemType,
     Uncertainty,
     digest_of_bytes,
 )
+from pfedbayespt.server import problems
 from pfedbayespt.server.auth import Caller, Member, SiteCaller
+from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions.admission import Admission, Ticket
 from pfedbayespt.server.predictions.admission import Caller as Waiting
-from pfedbayespt.server.predictions.forms import FORM_TYPE, IMAGE_PART, IMAGE_TYPES, JSON_TYPE, read_request
-from pfedbayespt.server.predictions.predictor import Answer, Predictor
+from pfedbayespt.server.predictions.forms import (
+    FORM_TYPE,
+    IMAGE_PART,
+    IMAGE_TYPES,
+    JSON_TYPE,
+    read_batch,
+    read_request,
+)
+from pfedbayespt.server.predictions.predictor import Answer, Predictor, ServableVersion
 from pfedbayespt.server.predictions.service import Versions
 
 router = APIRouter(prefix="/v1/federations/{name}/predictions", tags=["predictions"])
@@ -66,6 +78,34 @@ _BODY: Final[dict[str, Any]] = {
 }
 
 
+_BATCH_EXAMPLE: Final = PredictionBatch(
+    items=(
+        BatchItem(index=0, status=200, prediction=_EXAMPLE),
+        BatchItem(
+            index=1,
+            status=422,
+            problem=problems.document_of(ImageRejected("the content is no readable image"), "req_1"),
+        ),
+    )
+)
+_BATCH_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "Several JPEG, PNG or WEBP files: as a form's parts, or as base64 in JSON.",
+        "content": {
+            FORM_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": [IMAGE_PART],
+                    "properties": {IMAGE_PART: {"type": "array", "items": _FILE}},
+                }
+            },
+            JSON_TYPE: {"schema": BatchRequest.model_json_schema()},
+        },
+    }
+}
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What computes predictions in this process, and how many at once; `app.state.predictions` holds it."""
@@ -74,6 +114,7 @@ class Predictions:
     predictor: Predictor
     admission: Admission
     max_image_bytes: int
+    max_batch_images: int = 32
 
 
 def _predictions_of(request: Request) -> Predictions:
@@ -139,6 +180,49 @@ async def predict(
     )
 
 
+@router.post(
+    "/batch",
+    response_model=PredictionBatch,
+    **documented(
+        "Classify several images",
+        ProblemType.NOT_FOUND,
+        ProblemType.NO_SERVING_VERSION,
+        ProblemType.UNSUPPORTED_MEDIA_TYPE,
+        ProblemType.BODY_TOO_LARGE,
+        ProblemType.BODY_TIMEOUT,
+        ProblemType.OVERLOADED,
+        ProblemType.INFERENCE_UNAVAILABLE,
+        example=_BATCH_EXAMPLE,
+    ),
+    openapi_extra=_BATCH_BODY,
+)
+async def predict_batch(
+    name: FederationName,
+    request: Request,
+    predictions: PredictionsDep,
+    caller: Member,
+    options: Annotated[PredictionOptions, Query()],
+    timeout: TimeoutHeader = None,
+) -> Response:
+    """Classify several images with one version and the same options; each is answered, or refused, by itself.
+
+    The batch takes one turn in the queue and one after the other of its images is computed. An image's answer is the
+    same as if it had been sent alone.
+    """
+    begun = time.monotonic()
+    with predictions.admission.admitted():
+        await run_in_threadpool(_check_answerable, predictions, caller, name)
+        asked = await read_batch(request, options, predictions.max_batch_images)
+        done = await predictions.admission.run(
+            partial(_answer_batch, predictions, caller, name, asked, request.scope.get("request_id")),
+            _waiting(request, timeout, begun),
+        )
+    items = PredictionBatch(items=tuple(done.result)).model_dump_json()
+    return Response(
+        items, media_type=JSON_TYPE, headers={"Server-Timing": _server_timing({"queue": done.queue_seconds})}
+    )
+
+
 def _check_answerable(predictions: Predictions, caller: Caller, name: str) -> None:
     """Refuse before the body is read what cannot be answered whatever it holds."""
     predictions.versions.check_visible(caller, name)
@@ -165,6 +249,38 @@ def _answer(
     version = predictions.versions.to_answer(caller, name, asked.model_version)
     site_id = caller.site_id if isinstance(caller, SiteCaller) else None
     return predictions.predictor.predict(version, asked, site_id)
+
+
+def _answer_batch(
+    predictions: Predictions,
+    caller: Caller,
+    name: str,
+    asked: Sequence[PredictionRequest],
+    request_id: str | None,
+    ticket: Ticket,
+) -> list[BatchItem]:
+    version = predictions.versions.to_answer(caller, name, asked[0].model_version)
+    site_id = caller.site_id if isinstance(caller, SiteCaller) else None
+    items = []
+    for index, request in enumerate(asked):
+        ticket.check_wanted()
+        try:
+            prediction = _answer_sized(predictions, version, request, site_id)
+            items.append(BatchItem(index=index, status=200, prediction=prediction))
+        except CoordinatorError as error:
+            problem = problems.document_of(error, request_id)
+            items.append(BatchItem(index=index, status=problem.status, problem=problem))
+    return items
+
+
+def _answer_sized(
+    predictions: Predictions, version: ServableVersion, request: PredictionRequest, site_id: str | None
+) -> Prediction:
+    if len(request.image) > predictions.max_image_bytes:
+        raise BodyTooLarge(
+            f"the image has {len(request.image)} bytes; allowed: {predictions.max_image_bytes}"
+        )
+    return predictions.predictor.predict(version, request, site_id).prediction
 
 
 def _server_timing(seconds: Mapping[str, float]) -> str:
