@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean
+.PHONY: help setup bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,7 +55,11 @@ test: backbone ## Run the tests (WORKERS=2: that many at a time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 faults: $(VENV)/.ready ## Kill and starve coordinators on both databases, and print what they survived
-	OMP_NUM_THREADS=1 FAULTS=full $(BIN)/python -m pytest tests/faults --quiet --exitfirst
+	OMP_NUM_THREADS=1 FAULTS=full $(BIN)/python -m pytest tests/faults --quiet
+
+faults-site: $(VENV)/.ready ## Kill sites a hundred times at random moments over twenty rounds
+	PFEDBAYESPT_TEST_KILLS=100 PFEDBAYESPT_TEST_ROUNDS=20 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q tests/client_sdk/test_kills.py
 
 check: format lint types imports test ## What CI runs
 

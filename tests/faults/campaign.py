@@ -12,6 +12,7 @@ from typing import Final
 from tests.faults.arena import Arena
 from tests.faults.checks import Auditor
 from tests.faults.tally import Tally
+from tests.server.harness import SiteCaller
 
 from pfedbayespt.server.failpoints import FAILPOINTS
 
@@ -46,26 +47,27 @@ def die_by_plan(arena: Arena, auditor: Auditor, tally: Tally, chosen: list[str])
     auditor.check()
 
 
-def die_under_load(arena: Arena, auditor: Auditor, tally: Tally, times: int, seed: int) -> None:
-    """Kill the coordinator at random moments while all sites are at work at once, then let a round end."""
-    chance, stop = random.Random(seed), threading.Event()
+def endure(
+    arena: Arena, auditor: Auditor, tally: Tally, times: int, disturb: Callable[[Arena], None]
+) -> None:
+    """Disturb the coordinator so many times while all sites are at work at once, then let a round end."""
+    stop = threading.Event()
     failures: list[BaseException] = []
 
-    def work(number: int) -> None:
+    def work(site: SiteCaller) -> None:
         try:
             while not stop.is_set():
-                site = arena.sites[number]
                 arena.act(site, site.assignment())
         except BaseException as error:  # noqa: BLE001  (told to the test's own thread)
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(arena.sites))]
+    threads = [threading.Thread(target=work, args=(site,)) for site in arena.sites]
     for thread in threads:
         thread.start()
     try:
         for _ in range(times):
             with tally.faults() as survived:
-                _kill_some_time(arena, chance.uniform(0.0, 0.4))
+                disturb(arena)
                 survived(1)
     finally:
         stop.set()
@@ -76,13 +78,20 @@ def die_under_load(arena: Arena, auditor: Auditor, tally: Tally, times: int, see
     auditor.check()
 
 
+def killed_at_any_moment(seed: int, within_seconds: float = 0.4) -> Callable[[Arena], None]:
+    """Return the disturbance of a SIGKILL after a random time, and the wait until it serves again."""
+    chance = random.Random(seed)
+    return lambda arena: _kill_some_time(arena, chance.uniform(0.0, within_seconds))
+
+
 def _kill_some_time(arena: Arena, seconds: float) -> None:
     time.sleep(seconds)
-    deaths, deadline = arena.process.deaths, time.monotonic() + 30.0
+    deaths, deadline = arena.process.deaths, time.monotonic() + 60.0
     arena.process.signal(SIGKILL)
-    while arena.process.deaths == deaths or not arena.process.listens():
-        assert time.monotonic() < deadline, f"it does not come back: {arena.process.tail()}"
+    while arena.process.deaths == deaths:
+        assert time.monotonic() < deadline, f"nobody notices its death: {arena.process.tail()}"
         time.sleep(0.005)
+    arena.coordinator.anonymous().get("/readyz")
 
 
 def _provoke(arena: Arena) -> None:

@@ -7,7 +7,7 @@ what a power cut would lose no test could show; the order of fsync, rename and c
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -94,13 +94,18 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tally: Tally, scratch: Path) -> Place:
-    """Return a folder and a database of the test's own."""
-    folder = scratch / f"place-{next(_numbers)}"
+def new_place(request: pytest.FixtureRequest, tally: Tally, scratch: Path) -> Callable[[], Place]:
+    """Return what makes a folder and a database of their own."""
     if tally.database == "sqlite":
-        return Place(folder, None)
+        return lambda: Place(scratch / f"place-{next(_numbers)}", None)
     server, template = (request.getfixturevalue(name) for name in ("postgres_url", "empty_template"))
-    return Place(folder, create_database(server, template))
+    return lambda: Place(scratch / f"place-{next(_numbers)}", create_database(server, template))
+
+
+@pytest.fixture
+def place(new_place: Callable[[], Place]) -> Place:
+    """Return a folder and a database of the test's own."""
+    return new_place()
 
 
 @pytest.fixture

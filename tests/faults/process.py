@@ -50,17 +50,20 @@ class CoordinatorProcess:
     def launch(self, failpoints: str = "", **options: Any) -> None:
         """Start it and do not wait."""
         assert self.pid is None, "it runs already"
-        settings = {
+        self.pid = self.nursery.start(
+            self.all_settings(), log=str(self.log), failpoints=failpoints, **options
+        )
+
+    def all_settings(self) -> dict[str, Any]:
+        """Return what it is started with."""
+        return {
             "admin_token": ADMIN_TOKEN,
             "data_dir": str(self.folder),
             "database_url": self.database_url,
             "port": self.port,
             "worker_interval_seconds": 0.05,
             "retry_after_seconds": 0.01,
-        }
-        self.pid = self.nursery.start(
-            settings | self.settings, log=str(self.log), failpoints=failpoints, **options
-        )
+        } | self.settings
 
     def await_listening(self) -> None:
         """Return once it accepts connections, which it does when its start-up is over."""

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.faults.arena import Arena
-from tests.faults.campaign import die_by_plan, die_under_load, plans
+from tests.faults.campaign import die_by_plan, endure, killed_at_any_moment, plans
 from tests.faults.checks import Auditor
 from tests.faults.conftest import repetitions
 from tests.faults.tally import Tally
@@ -35,4 +35,4 @@ def test_a_coordinator_killed_at_any_moment_under_load_goes_on_with_the_same_rou
     arena: Arena, auditor: Auditor, tally: Tally
 ) -> None:
     arena.found(num_sites=4)
-    die_under_load(arena, auditor, tally, repetitions(3, 80), seed=7)
+    endure(arena, auditor, tally, repetitions(3, 80), killed_at_any_moment(seed=7))
