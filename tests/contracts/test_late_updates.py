@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 from tests.contracts.test_rounds import POLICY, at_once, close_round, computed_digest, raising, training_round
 from tests.server.harness import Coordinator, SiteCaller, check, problem_of, running
 
@@ -252,6 +253,26 @@ def test_a_late_and_a_timely_update_of_one_site_at_once_leave_one(coordinator: C
     with coordinator.context.database.read() as tx:
         waiting = tx.session.query(UpdateRecord).filter_by(status=UpdateStatus.ACCEPTED).count()
     assert waiting == 1
+
+
+@pytest.mark.parametrize("where", ["round_id", "origin_round_id"])
+def test_a_second_update_is_impossible_even_without_the_lock(coordinator: Coordinator, where: str) -> None:
+    """In a round, and for a round: the partial unique indexes hold where the lock is forgotten."""
+    sites = training_round(coordinator, num_sites=3, **asynchronous())
+    receipt = sites[0].train()
+    run_round(coordinator, sites[1:2])
+    free = "origin_round_id" if where == "round_id" else "round_id"
+
+    def insert_another() -> None:
+        with coordinator.context.database.write("test") as tx:
+            there = tx.session.get_one(UpdateRecord, receipt["update_id"])
+            columns = {column.name: getattr(there, column.name) for column in UpdateRecord.__table__.columns}
+            tx.session.add(
+                UpdateRecord(**(columns | {"id": "upd_other", free: coordinator.live_round()["round_id"]}))
+            )
+
+    with pytest.raises(IntegrityError, match=where):
+        insert_another()
 
 
 def test_a_round_with_stale_inputs_is_redone_to_the_same_digest(

@@ -309,6 +309,15 @@ def test_a_blob_is_as_old_as_its_last_put(root: Path) -> None:
     assert store.delete_if_aged(digest, 60.0) is False
 
 
+def test_a_blob_that_was_long_in_the_making_is_as_young_as_its_put(root: Path) -> None:
+    store = FolderBlobStore(root)
+    with store.create() as blob:
+        blob.write(b"written last week")
+        os.utime(blob.file.name, (0, 0))
+        store.put(blob)
+    assert list(store.aged(60.0)) == []
+
+
 def test_a_wrong_clock_on_the_machine_makes_no_blob_old(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FolderBlobStore(root)
     digest = put(store, b"young")
