@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from pfedbayespt.server import auth, failpoints, health, logs, openapi, ownership, problems, schema
+from pfedbayespt.server import auth, failpoints, health, logs, openapi, ownership, problems, schema, ui
 from pfedbayespt.server.audit import endpoints as audit
 from pfedbayespt.server.blobs import FolderBlobStore, OnBroken, leave_it
 from pfedbayespt.server.context import Context
@@ -75,6 +75,8 @@ def create_app(
         openapi_tags=openapi.TAGS,
         lifespan=_lifespan(context, blobs, predictor),
         openapi_url="/openapi.json" if settings.public_docs else None,
+        docs_url=None,  # `ui` has it, from this host's own files
+        redoc_url=None,
         separate_input_output_schemas=False,
     )
     app.state.context = context
@@ -89,6 +91,7 @@ def create_app(
     auth.check_declared(routers)
     for router in routers:
         app.include_router(router)
+    ui.install(app)
     problems.install(app)
     _limit_bodies(app, settings)
     app.add_middleware(RequestLogMiddleware)
@@ -99,7 +102,8 @@ def _routers(settings: Settings) -> list[APIRouter]:
     routers: list[APIRouter] = []
     if ServerRole.COORDINATOR in settings.roles:
         routers += [resource.router for resource in _COORDINATOR]
-    return [*routers, predictions.router, health.router]
+    pages = ui.routers(dashboard=bool(routers), api_docs=settings.public_docs)
+    return [*routers, predictions.router, health.router, *pages]
 
 
 def _predictor(context: Context) -> Predictor:
@@ -141,6 +145,7 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
             BodyRule(_TENSOR_UPLOADS, limit(settings.max_update_bytes)),
             BodyRule(_IMAGE_UPLOADS, limit(max_body_bytes(settings.max_image_bytes))),
             BodyRule(_BATCH_UPLOADS, limit(settings.max_batch_bytes)),
+            BodyRule(ui.IMAGE_FORMS, limit(max_body_bytes(settings.max_image_bytes))),
         ),
     )
 
