@@ -29,7 +29,8 @@ def every_api_operation() -> Iterator[str]:
     federation, round_, version = "/v1/federations/{name}", "/v1/rounds/{round_id}", "model-versions/{number}"
     yield from (f"{method} /v1/federations" for method in ("POST", "GET"))
     yield from (f"POST {federation}/{verb}" for verb in ("activate", "pause", "resume", "archive"))
-    yield from (f"POST {federation}/{what}" for what in ("enrolment-tokens", "rounds", "predictions", "predictions/batch"))
+    yield from (f"POST {federation}/{what}" for what in ("enrolment-tokens", "rounds", "predictions"))
+    yield f"POST {federation}/predictions/batch"
     yield from (f"GET {federation}/{what}" for what in ("sites", "rounds", "model-versions", "events"))
     yield from (f"POST /v1/sites/{{site_id}}/{verb}" for verb in ("suspend", "reinstate", "revoke"))
     yield from (f"GET {federation}/{version}{suffix}" for suffix in ("", "/parameters"))

@@ -119,7 +119,7 @@ class FederationModel:
         return Evaluation(num_examples=measures.num_examples, metrics=metrics)
 
     def sketch(self, images: ContextSource) -> CalibrationSketch:
-        """Return the scores of labelled images, of the shared parameters alone: what a version is calibrated from."""
+        """Return the scores of labelled images under the shared parameters alone, to calibrate the version from."""
         policy = self.specification.calibration
         score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
         with _set_aside(self.classifier):

@@ -206,7 +206,7 @@ async def predict_batch(
 ) -> Response:
     """Classify several images with one version and the same options; each is answered, or refused, by itself.
 
-    The batch takes one turn in the queue and one after the other of its images is computed. An image's answer is the
+    The batch takes one turn in the queue, and its images are computed one after the other. An image's answer is the
     same as if it had been sent alone.
     """
     begun = time.monotonic()
