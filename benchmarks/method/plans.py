@@ -46,7 +46,7 @@ class Plan:
     )
 
 
-_SITES = Setting("F2", 1.0, num_sites=6, num_train=128, num_test=104, num_unseen=2)
+_SITES = Setting("F2", 1.0, num_sites=6, num_train=96, num_test=104, num_unseen=2)
 _LETTERS = Plan("letters-F2", "letters", _SITES, InsertionConfig("prefix", 6, 4), (10, 6))
 _IDEOGRAMS = replace(
     _LETTERS,

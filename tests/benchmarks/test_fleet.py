@@ -132,7 +132,7 @@ def test_unseen_sites_are_answered_by_the_mean_without_a_class_prior(encoded):
 
 
 def test_a_control_takes_away_just_what_it_names(encoded):
-    fleet = make_fleet(encoded)
+    fleet = make_fleet(encoded, prompt_scale=3.0)
     stacked = fleet.train(fleet.stack(fleet.initial), 1)
 
     def answer(**control):

@@ -82,7 +82,7 @@ def test_a_row_of_noise_is_eps_then_u():
     psi = posterior.centres(normal(2, FEATURES), noise[..., :2])
     latents = psi + noise[..., 2:] * posterior.log_scale.exp()
     torch.testing.assert_close(drawn.psi_0, psi)
-    torch.testing.assert_close(drawn.prompts, posterior.mean + latents @ posterior.map.T)
+    torch.testing.assert_close(drawn.prompts, posterior.mean + SCALE * (latents @ posterior.map.T))
 
 
 def test_the_first_samples_do_not_depend_on_how_many_follow():

@@ -3,10 +3,13 @@
     eps ~ N(0, I_n)                  mixing noise, the implicit part
     psi = g_phi(f(x), eps)           centre of the latent, R^L
     a   = psi + s u,  u ~ N(0, I_L)  explicit part; s = exp(log s) does not depend on psi
-    p   = m + R a                    `lowrank`: one latent of q numbers for the whole prompt
+    p   = m + R a,  R = diag(sigma_0) M      `lowrank`: one latent of q numbers for the whole prompt
     p_t = m_t + R_t a_t              `token`: one latent of q numbers per prompt token t
     p   = m + sigma_0 a              `full`: the latent is the prompt, on the prompt's own scale sigma_0
     prior: a ~ N(0, I)
+
+M is what is learned, not R: an optimiser that steps every number alike, as Adam does, would blow up the rows of
+small scale, such as the values of a prefix, and the noise with them.
 
 Families: `semi_implicit` is the above; `gaussian` has no eps; `deterministic` has neither eps nor u, so a = psi;
 `shared` has no latent at all, so p = m for every image.
@@ -50,7 +53,7 @@ class PromptDraw:
 
 
 class PromptPosterior(nn.Module):
-    """The posterior's parameters: the shared prompt m, the map R, the scale s and the generator phi.
+    """The posterior's parameters: the shared prompt m, the map M, the scale s and the generator phi.
 
     Attributes:
         latent_size: L, the width of the latent; 0 for `shared`.
@@ -147,7 +150,7 @@ class PromptPosterior(nn.Module):
         if self.map is None:
             return self.mean + self.config.prompt_scale * self.prompt_scale * latents
         grouped = latents.reshape(*latents.shape[:2], self.num_groups, -1)
-        maps = self.map.reshape(self.num_groups, -1, self.config.latent_dim)
+        maps = (self.prompt_scale[:, None] * self.map).reshape(self.num_groups, -1, self.config.latent_dim)
         return self.mean + torch.einsum("bsgq,gwq->bsgw", grouped, maps).flatten(2)
 
 
@@ -164,9 +167,9 @@ def _latent_size(config: PosteriorConfig, num_tokens: int, prompt_size: int) -> 
 def _initial_map(
     config: PosteriorConfig, prompt_scale: Float[Tensor, " D"], generator: torch.Generator
 ) -> nn.Parameter | None:
-    """Draw R such that R a, a ~ N(0, I), has `config.prompt_scale` of the prompt's own rms in each coordinate."""
+    """Draw M such that R a, a ~ N(0, I), has `config.prompt_scale` of the prompt's own rms in each coordinate."""
     if config.family == "shared" or config.latent == "full":
         return None
     directions = torch.randn(prompt_scale.numel(), config.latent_dim, generator=generator)
     gain = config.prompt_scale / math.sqrt(config.latent_dim)
-    return nn.Parameter(directions.to(prompt_scale) * prompt_scale[:, None] * gain)
+    return nn.Parameter(directions.to(prompt_scale) * gain)
