@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.test_rounds import close_round, computed_digest, raising, training_round
 from tests.server.harness import Coordinator, running
 
-from pfedbayespt.protocol import tensors
+from pfedbayespt.protocol import ParametersManifest, canonical_json, digest_of_bytes, tensors
 from pfedbayespt.server.rounds import progress
 from pfedbayespt.server.settings import Settings
 
@@ -100,16 +100,20 @@ def test_redoing_it_after_a_crash_gives_the_same_digests(
 
 
 def test_the_previous_state_is_among_the_recorded_inputs(coordinator: Coordinator) -> None:
-    """Two versions of equal updates and parents differ in their inputs' digest if the state differs."""
+    """Anyone can say from the lineage which inputs the file's manifest speaks of."""
     sites = training_round(coordinator, aggregation=FEDAVGM)
-    digests = set()
+    states: list[str | None] = [None]
     for number in (2, 3):
-        train_round(coordinator, sites, 0.0)
+        version = train_round(coordinator, sites, 0.5)
+        inputs: dict[str, Any] = {"inputs": version["inputs"]}
+        if states[-1] is not None:
+            inputs["optimiser_state"] = states[-1]
         response = coordinator.admin.request(
             "GET", f"/v1/federations/alpha/model-versions/{number}/parameters"
         )
-        digests.add(tensors.decode(response.content)[0])
-    assert len(digests) == 2
+        manifest = ParametersManifest.model_validate_json(tensors.decode(response.content)[0])
+        assert manifest.inputs_digest == digest_of_bytes(canonical_json(inputs))
+        states.append(version["optimiser_state_digest"])
 
 
 def test_a_damaged_state_stops_the_round_at_its_deadline_and_nothing_else(coordinator: Coordinator) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pfedbayespt.server import blobs
 from pfedbayespt.server.blobs import (
     BlobCorruptError,
     BlobMissingError,
@@ -327,25 +328,26 @@ def test_a_wrong_clock_on_the_machine_makes_no_blob_old(root: Path, monkeypatch:
     assert store.delete_if_aged(digest, 60.0) is False
 
 
-def test_puts_and_deletions_of_the_same_bytes_at_once_leave_what_was_put_last(root: Path) -> None:
-    """Two stores on one folder, as two processes have; every put finds the bytes old and about to be deleted."""
+def test_a_put_waits_for_a_deletion_of_the_same_bytes_and_is_not_undone_by_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stores on one folder, as two processes have; the put comes when the blob was found to be old."""
     putting, deleting = FolderBlobStore(root), FolderBlobStore(root)
-    digest, stopping = digest_of(b"fought over"), threading.Event()
+    digest = put(putting, b"fought over")
+    os.utime(file_of(root, digest), (0, 0))
+    thread = threading.Thread(target=put, args=(putting, b"fought over"))
 
-    def delete() -> None:
-        while not stopping.is_set():
-            deleting.delete_if_aged(digest, 60.0)
+    def found_old(path: Path) -> float:
+        monkeypatch.undo()
+        modified_at = blobs._modified_at(path)
+        thread.start()
+        thread.join(timeout=0.5)  # it cannot end while the deletion goes on
+        return modified_at
 
-    thread = threading.Thread(target=delete)
-    thread.start()
-    try:
-        for _ in range(200):
-            put(putting, b"fought over")
-            assert putting.exists(digest)
-            os.utime(file_of(root, digest), (0, 0))
-    finally:
-        stopping.set()
-        thread.join()
+    monkeypatch.setattr(blobs, "_modified_at", found_old)
+    assert deleting.delete_if_aged(digest, 60.0) is True
+    thread.join()
+    assert read(putting, digest) == b"fought over"
 
 
 # The folder: what happens when the disk fails
