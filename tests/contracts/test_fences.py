@@ -100,10 +100,9 @@ def test_where_there_may_be_one_only_the_database_refuses_another(coordinator: C
             fresh = {"id": "another"} if "id" in row else {}
             tx.session.execute(insert(rows).values(**(row | fresh | differing)))
 
-    for what, (table, where, changes) in ONE_ONLY.items():
+    for table, where, changes in ONE_ONLY.values():
         with pytest.raises(IntegrityError, match=r"(?i)unique"):
             insert_another(table, where, changes)
-            pytest.fail(f"a second {what} was taken")
 
 
 def round_to_aggregate(coordinator: Coordinator) -> str:
