@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site
+.PHONY: help setup bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ BENCH_OPTIONS = --cache $(BENCH_CACHE) --weights $(BENCH_WEIGHTS) --out $(if $(Q
 bench-method: $(BENCH_DATA) ## Compare the method with its rivals (QUICK=1: a few minutes, untuned)
 	$(if $(QUICK),,$(BIN)/python benchmarks/method/tune.py $(BENCH_OPTIONS))
 	$(BIN)/python benchmarks/method/run.py $(BENCH_OPTIONS) $(if $(QUICK),--quick --seeds 1,--controls)
+
+bench-trust: $(VENV)/.ready ## Who may do what, 20,000 bad inputs, tampering, replays (QUICK=1: fewer)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trust/run.py $(if $(QUICK),--quick)
 
 bench-training: $(VENV)/.ready ## What a training step costs, by where prompts act (QUICK=1: a tiny transformer)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training/training_cost.py $(if $(QUICK),--quick)

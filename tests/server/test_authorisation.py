@@ -6,8 +6,10 @@ refused for who asks. What a row of the matrix means: `authorisation_rows.py`.
 
 import base64
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,7 +127,14 @@ def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Targ
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running(settings_for(tmp_path_factory.mktemp("authorisation"))) as coordinator:
+    with inhabited(tmp_path_factory.mktemp("authorisation")) as world:
+        yield world
+
+
+@contextmanager
+def inhabited(folder: Path) -> Iterator[World]:
+    """Run a coordinator with everything and everybody in it."""
+    with running(settings_for(folder)) as coordinator:
         (own, sibling, peer, _, suspended, revoked), alpha = furnish(coordinator, "alpha")
         (stranger, *_), beta = furnish(coordinator, "beta")
         http = coordinator.http
