@@ -25,7 +25,17 @@ from pydantic import ValidationError
 from pfedbayespt.client.authentication import SiteIdentity
 from pfedbayespt.client.errors import AuthenticationRequired, ProblemError, TransportError, problem_error
 from pfedbayespt.client.transport import HttpAnswer, HttpRequest, Timeouts, Transport
-from pfedbayespt.protocol import AccessToken, Message, Page, Problem, TokenRequest
+from pfedbayespt.protocol import (
+    PROTOCOL_HEADER,
+    PROTOCOL_VERSION,
+    AccessToken,
+    Message,
+    Page,
+    Problem,
+    ProblemType,
+    TokenRequest,
+    protocol_mismatch,
+)
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 _FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
@@ -142,6 +152,7 @@ class Connection:
         if token:
             request = replace(request, headers={**request.headers, "Authorization": f"Bearer {token}"})
         answer = self.transport(request, self.timeouts)
+        _check_protocol(answer)
         _raise_for_problem(answer, request)
         return answer
 
@@ -151,6 +162,7 @@ class Connection:
 
     def _headers(self, media_type: str | None, extra: Mapping[str, str]) -> dict[str, str]:
         headers = {"Accept": "application/json, application/problem+json", "User-Agent": "pfedbayespt"}
+        headers[PROTOCOL_HEADER] = PROTOCOL_VERSION
         if media_type:
             headers["Content-Type"] = media_type
         return {**headers, **extra}
@@ -209,6 +221,15 @@ def parse(answer: HttpAnswer, message: type[Answer]) -> Answer:
             f"the answer is not a {message.__name__} ({where}: {fault['msg']}); "
             "is this the address of a pfedbayespt coordinator of the same version?"
         ) from error
+
+
+def _check_protocol(answer: HttpAnswer) -> None:
+    """Refuse a coordinator of another protocol; a proxy in between, or an early release, says nothing."""
+    theirs = answer.headers.get(PROTOCOL_HEADER.lower(), PROTOCOL_VERSION)
+    told = protocol_mismatch(PROTOCOL_VERSION, theirs, "the SDK", "the coordinator")
+    if told is not None:
+        kind = ProblemType.PROTOCOL_MISMATCH
+        raise problem_error(Problem(type=kind.urn, title=kind.title, status=kind.status, detail=told))
 
 
 def _raise_for_problem(answer: HttpAnswer, request: HttpRequest) -> None:

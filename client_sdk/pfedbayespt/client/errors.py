@@ -10,7 +10,8 @@
     │   ├── AlreadyExists             ├── DigestMismatch          ├── InferenceUnavailable
     │   ├── EnrolmentTokenRefused     ├── EvaluationConflict      ├── Overloaded
     │   ├── TransitionNotAllowed      ├── StorageExhausted        ├── InternalError
-    │   ├── NoOpenRound               ├── SignatureRejected       └── UpdateTooStale
+    │   ├── NoOpenRound               ├── SignatureRejected       ├── UpdateTooStale
+    │   └── ProtocolMismatch
     ├── TransportError                no answer, or none that can be understood
     ├── IntegrityError                downloaded bytes are not the ones that were announced
     ├── SpecificationChangedError     the federation is not the one this site agreed to
@@ -206,6 +207,12 @@ class StorageExhausted(ProblemError):
     """The coordinator's storage is full; nothing was acknowledged."""
 
     problem_type = ProblemType.STORAGE_EXHAUSTED
+
+
+class ProtocolMismatch(ProblemError):
+    """The coordinator speaks another version of the protocol; the message says which side to upgrade."""
+
+    problem_type = ProblemType.PROTOCOL_MISMATCH
 
 
 class InternalError(ProblemError):

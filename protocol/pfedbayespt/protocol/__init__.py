@@ -100,6 +100,8 @@ from pfedbayespt.protocol.statuses import (
 )
 from pfedbayespt.protocol.tensors import TensorFileError, TensorHeader, TensorSchema, TensorSpec
 from pfedbayespt.protocol.updates import STATEMENT_HEADER, Receipt, Update, UpdateManifest, UpdateStatement
+from pfedbayespt.protocol.versions import PROTOCOL_HEADER, PROTOCOL_VERSION
+from pfedbayespt.protocol.versions import mismatch as protocol_mismatch
 
 __all__ = [
     "ASSERTION_TYPE",
@@ -108,6 +110,8 @@ __all__ = [
     "MAX_ASSERTION_SECONDS",
     "MAX_LIVE_KEYS",
     "PROBLEM_MEDIA_TYPE",
+    "PROTOCOL_HEADER",
+    "PROTOCOL_VERSION",
     "STATEMENT_HEADER",
     "AbstainRule",
     "AccessToken",
@@ -200,6 +204,7 @@ __all__ = [
     "digest_of_message",
     "event_hash",
     "key_id_of",
+    "protocol_mismatch",
     "public_key_of",
     "tensors",
 ]

@@ -52,6 +52,7 @@ class ProblemType(Enum):
     INFERENCE_UNAVAILABLE = ProblemKind(503, "No inference runs here now")
     OVERLOADED = ProblemKind(503, "The service has more work than it can take")
     STORAGE_EXHAUSTED = ProblemKind(507, "The coordinator's storage is full; nothing was acknowledged")
+    PROTOCOL_MISMATCH = ProblemKind(426, "The two sides speak different versions of the protocol")
     INTERNAL_ERROR = ProblemKind(500, "The coordinator failed")
 
     @property

@@ -19,6 +19,7 @@ from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
 from pfedbayespt.server.model_versions import endpoints as model_versions
 from pfedbayespt.server.model_versions import manifests
+from pfedbayespt.server.open_inference import endpoints as open_inference
 from pfedbayespt.server.predictions import endpoints as predictions
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import max_body_bytes
@@ -31,6 +32,7 @@ from pfedbayespt.server.settings import ServerRole, Settings
 from pfedbayespt.server.sites import endpoints as sites
 from pfedbayespt.server.sites import key_endpoints as keys
 from pfedbayespt.server.updates import endpoints as updates
+from pfedbayespt.server.versions import ProtocolVersions
 from pfedbayespt.server.worker.driver import Worker
 
 _DESCRIPTION: Final = """
@@ -45,6 +47,7 @@ _TENSOR_UPLOADS: Final = re.compile(
     r"/v1/rounds/[^/]+/updates/[^/]+|/v1/federations/[^/]+/initial-parameters"
 )
 _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
+_INFERENCE_UPLOADS: Final = re.compile(r"/v2/models/.+/infer")
 _BATCH_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions/batch")
 _COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events, audit)
 
@@ -94,6 +97,7 @@ def create_app(
     ui.install(app)
     problems.install(app)
     _limit_bodies(app, settings)
+    app.add_middleware(ProtocolVersions)
     app.add_middleware(RequestLogMiddleware)
     return app
 
@@ -103,7 +107,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
     if ServerRole.COORDINATOR in settings.roles:
         routers += [resource.router for resource in _COORDINATOR]
     pages = ui.routers(dashboard=bool(routers), api_docs=settings.public_docs)
-    return [*routers, predictions.router, health.router, *pages]
+    return [*routers, predictions.router, open_inference.router, health.router, *pages]
 
 
 def _predictor(context: Context) -> Predictor:
@@ -145,6 +149,7 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
             BodyRule(_TENSOR_UPLOADS, limit(settings.max_update_bytes)),
             BodyRule(_IMAGE_UPLOADS, limit(max_body_bytes(settings.max_image_bytes))),
             BodyRule(_BATCH_UPLOADS, limit(settings.max_batch_bytes)),
+            BodyRule(_INFERENCE_UPLOADS, limit(settings.max_batch_bytes)),
             BodyRule(ui.IMAGE_FORMS, limit(max_body_bytes(settings.max_image_bytes))),
         ),
     )

@@ -8,8 +8,8 @@
     ├── MethodNotAllowed          ├── UpdateConflict           ├── InferenceUnavailable
     ├── AlreadyExists             ├── UpdateRejected           ├── Overloaded
     ├── EnrolmentTokenRefused     ├── ParametersRejected       ├── StorageExhausted
-    └── TransitionNotAllowed      ├── DigestMismatch           └── InternalError
-        └── LostRace              ├── EvaluationConflict
+    ├── TransitionNotAllowed      ├── DigestMismatch           ├── ProtocolMismatch
+    │   └── LostRace              ├── EvaluationConflict       └── InternalError
                                   ├── SignatureRejected
                                   ├── BodyTooLarge
 
@@ -201,6 +201,12 @@ class StorageExhausted(CoordinatorError):
     """The storage is full; nothing was acknowledged."""
 
     problem = ProblemType.STORAGE_EXHAUSTED
+
+
+class ProtocolMismatch(CoordinatorError):
+    """The caller's SDK speaks another version of the protocol."""
+
+    problem = ProblemType.PROTOCOL_MISMATCH
 
 
 class InternalError(CoordinatorError):

@@ -16,12 +16,18 @@ TAGS: Final = [
     {"name": "updates", "description": "What sites submit in a round."},
     {"name": "model versions", "description": "Immutable results of rounds: download, evaluate, roll back."},
     {"name": "predictions", "description": "Answers for images, with honest doubt."},
+    {"name": "open inference protocol", "description": "The same answers by the Open Inference Protocol V2."},
     {"name": "events", "description": "What happened, in order."},
     {"name": "keys", "description": "Who is who: the coordinator's key, a site's keys, access tokens."},
     {"name": "health", "description": "For whoever runs the coordinator."},
 ]  # fmt: skip
 
-_ALWAYS = (ProblemType.INVALID_REQUEST, ProblemType.OVERLOADED, ProblemType.INTERNAL_ERROR)
+_ALWAYS = (
+    ProblemType.INVALID_REQUEST,
+    ProblemType.PROTOCOL_MISMATCH,
+    ProblemType.OVERLOADED,
+    ProblemType.INTERNAL_ERROR,
+)
 _GUARDED = (ProblemType.AUTHENTICATION_REQUIRED, ProblemType.PERMISSION_DENIED)
 
 

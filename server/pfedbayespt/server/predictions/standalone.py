@@ -20,6 +20,7 @@ from pfedbayespt.server.predictions import endpoints
 from pfedbayespt.server.predictions.endpoints import Predictions
 from pfedbayespt.server.predictions.forms import max_body_bytes
 from pfedbayespt.server.request_log import RequestLogMiddleware
+from pfedbayespt.server.versions import ProtocolVersions
 
 Identify = Callable[[str | None], Caller]
 """From the bearer token, if one was sent, to the caller. Raises AuthenticationRequired."""
@@ -44,6 +45,7 @@ def create_app(predictions: Predictions, identify: Identify, is_ready: Callable[
     problems.install(app)
     limit = BodyLimit(max_body_bytes(predictions.max_image_bytes), _BODY_DEADLINE_SECONDS)
     app.add_middleware(BodyLimits, render=problems.render_refusal, default=limit, rules=())
+    app.add_middleware(ProtocolVersions)
     app.add_middleware(RequestLogMiddleware)
     return app
 
