@@ -36,7 +36,14 @@ def test_the_federation_is_likelier_than_every_site_alone(demo_run: Path) -> Non
 
 def test_the_report_stands_alone(demo_run: Path) -> None:
     html = (demo_run / "report.html").read_text()
-    assert not re.search(r"""(src|href)=["']https?:""", html)
+    assert not re.search(r"""src=["']https?:|<link""", html)
+    links = re.findall(r"""href=["'](https?:[^"']+)""", html)
+    assert {re.sub(r"//127\.0\.0\.1:\d+", "", link) for link in links} == {
+        "http:/docs",
+        "http:/ui/federations/ideograms",
+        "http:/ui/federations/ideograms/try",
+        "http:/ui/federations/ideograms/versions",
+    }
     assert "<script" not in html
     assert html.count("<svg") == 3
     assert html.count("data:image/webp;base64,") >= 12

@@ -74,3 +74,4 @@ class Facts:
     versions: Sequence[ModelVersion]
     site_names: Mapping[str, str]
     setting: Mapping[str, str]
+    pages: Mapping[str, str]  # what they show -> where they are while the coordinator runs

@@ -82,13 +82,15 @@ def run(options: Options, console: Console | None = None) -> Path:
     ):
         console.print(f"coordinator ready at {coordinator.url}, its documentation at {coordinator.url}/docs")
         _run_federations(options, coordinator, client, folders, console)
-        facts = _gather(options, client, folders, seconds=time.monotonic() - began)
+        facts = _gather(options, coordinator.url, client, folders, seconds=time.monotonic() - began)
         report = options.output / "report.html"
         report.write_text(render(facts), encoding="utf-8")
         (options.output / "results.json").write_text(json.dumps(results(facts), indent=2), encoding="utf-8")
         _summarise(console, facts, coordinator, report, seconds=time.monotonic() - began)
         if options.keep:
             _stay(console, coordinator)
+        else:
+            console.print("both stop with this demo; `make demo KEEP=1` leaves them up")
     return report
 
 
@@ -157,7 +159,7 @@ def _watch(
 
 
 def _gather(
-    options: Options, client: CoordinatorClient, folders: Mapping[str, Path], seconds: float
+    options: Options, url: str, client: CoordinatorClient, folders: Mapping[str, Path], seconds: float
 ) -> Facts:
     known = chain(*(ask(client, METHOD, held_out_drawings(path), name) for name, path in folders.items()))
     unseen = ask(client, METHOD, unseen_drawings(options.sample, options.scale), UNSEEN_DOMAIN)
@@ -178,7 +180,17 @@ def _gather(
             "seed": str(options.seed),
             "training took": f"{seconds:.0f} s, the rivals included",
         },
+        pages=_pages(url),
     )
+
+
+def _pages(url: str) -> dict[str, str]:
+    return {
+        "the federation in the dashboard": f"{url}/ui/federations/{METHOD}",
+        "its versions and their lineage": f"{url}/ui/federations/{METHOD}/versions",
+        "try it on an image of yours": f"{url}/ui/federations/{METHOD}/try",
+        "the API": f"{url}/docs",
+    }
 
 
 def _curves(client: CoordinatorClient, folders: Mapping[str, Path], metric: str) -> Curves:
@@ -203,12 +215,13 @@ def _summarise(
     console.rule("what came of it")
     screen.show_standings(console, standings(facts.accuracy))
     console.print(f"took {seconds:.0f} s; report: [link=file://{report.resolve()}]{report}[/link]")
+    console.print(f"dashboard: {coordinator.url}/ui")
     console.print(f"documentation: {coordinator.url}/docs")
 
 
 def _stay(console: Console, coordinator: Coordinator) -> None:
     """Wait until the person ends the demo."""
-    console.print(f"admin token (paste it into Authorize): {coordinator.admin_token}")
+    console.print(f"admin token, for /ui and for Authorize in /docs: {coordinator.admin_token}")
     console.print("still running; end it with Ctrl-C")
     try:
         signal.pause()
