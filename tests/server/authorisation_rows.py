@@ -89,6 +89,7 @@ _FEDERATION, _ROUND, _VERSION = (
 
 _UNSIGNED = {"key_id": f"key_{'0' * 32}", "signature": "A" * 86}
 _RETIREMENT = {"site_id": "sit_0", "retired_key_id": f"key_{'0' * 32}", **_UNSIGNED}
+_MODEL = "/v2/models/{name}"
 _EVALUATION = {"num_examples": 1, "metrics": {}}
 
 ROWS: dict[str, Row] = {
@@ -133,6 +134,15 @@ ROWS: dict[str, Row] = {
     "GET /v1/updates/{update_id}/parameters": _for(ADMIN),
     f"POST {_VERSION}/promote": _for(ADMIN),
     f"GET {_FEDERATION}/events": _for(ADMIN),
+    "GET /v2": _for(ANYBODY),
+    "GET /v2/health/live": _for(ANYBODY),
+    "GET /v2/health/ready": _for(ANYBODY),
+    f"GET {_MODEL}": _for(ADMIN, SITE),
+    f"GET {_MODEL}/ready": _for(ADMIN, SITE),
+    f"POST {_MODEL}/infer": _for(ADMIN, SITE, body={}),
+    f"GET {_MODEL}/versions/{{version}}": _for(ADMIN, SITE),
+    f"GET {_MODEL}/versions/{{version}}/ready": _for(ADMIN, SITE),
+    f"POST {_MODEL}/versions/{{version}}/infer": _for(ADMIN, SITE, body={}),
     f"POST {_FEDERATION}/predictions": _for(ADMIN, SITE),
     f"POST {_FEDERATION}/predictions/batch": _for(ADMIN, SITE),
 }

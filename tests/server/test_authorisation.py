@@ -115,6 +115,7 @@ def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Targ
         "round_id": coordinator.live_round(name)["round_id"],
         "update_id": live_update["update_id"],
         "number": "0",
+        "version": "0",
     }
     spent = live | {
         "site_id": sites[5].site_id,

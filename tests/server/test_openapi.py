@@ -53,6 +53,10 @@ def every_api_operation() -> Iterator[str]:
     yield "GET /v1/updates/{update_id}"
     yield f"PUT {federation}/{version}/evaluations/{{site_id}}"
     yield f"POST {federation}/{version}/promote"
+    model, its_version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+    yield from (f"GET /v2{what}" for what in ("", "/health/live", "/health/ready"))
+    yield from (f"GET {which}{what}" for which in (model, its_version) for what in ("", "/ready"))
+    yield from (f"POST {which}/infer" for which in (model, its_version))
     yield "GET /livez"
     yield "GET /readyz"
 
@@ -103,6 +107,9 @@ def test_authorize_works_everywhere_but_where_nobody_needs_it(
         "POST /v1/sites",
         "POST /v1/token",
         "GET /.well-known/pfedbayespt-coordinator",
+        "GET /v2",
+        "GET /v2/health/live",
+        "GET /v2/health/ready",
         "GET /livez",
         "GET /readyz",
     }

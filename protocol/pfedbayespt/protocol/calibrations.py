@@ -28,7 +28,7 @@ class CalibrationPolicy(Message):
     """What the members want of calibrated answers."""
 
     method: ConformalMethod = Field(
-        default="raps",
+        default="thr",
         description="Score of the conformal set. `thr`: 1 - p_y; `aps`: the probability of what ranks above y, "
         "plus a random share of p_y; `raps`: `aps` plus a penalty for ranks beyond the free ones.",
     )

@@ -20,6 +20,7 @@ from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
 from pfedbayespt.server.model_versions import endpoints as model_versions
 from pfedbayespt.server.model_versions import manifests
 from pfedbayespt.server.open_inference import endpoints as open_inference
+from pfedbayespt.server.open_inference import endpoints as open_inference
 from pfedbayespt.server.predictions import endpoints as predictions
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import max_body_bytes
@@ -47,6 +48,7 @@ _TENSOR_UPLOADS: Final = re.compile(
     r"/v1/rounds/[^/]+/updates/[^/]+|/v1/federations/[^/]+/initial-parameters"
 )
 _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
+_INFERENCE_UPLOADS: Final = re.compile(r"/v2/models/.+/infer")
 _INFERENCE_UPLOADS: Final = re.compile(r"/v2/models/.+/infer")
 _BATCH_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions/batch")
 _COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events, audit)
@@ -107,7 +109,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
     if ServerRole.COORDINATOR in settings.roles:
         routers += [resource.router for resource in _COORDINATOR]
     pages = ui.routers(dashboard=bool(routers), api_docs=settings.public_docs)
-    return [*routers, predictions.router, open_inference.router, health.router, *pages]
+    return [*routers, predictions.router, open_inference.router, open_inference.router, health.router, *pages]
 
 
 def _predictor(context: Context) -> Predictor:
@@ -149,6 +151,7 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
             BodyRule(_TENSOR_UPLOADS, limit(settings.max_update_bytes)),
             BodyRule(_IMAGE_UPLOADS, limit(max_body_bytes(settings.max_image_bytes))),
             BodyRule(_BATCH_UPLOADS, limit(settings.max_batch_bytes)),
+            BodyRule(_INFERENCE_UPLOADS, limit(settings.max_batch_bytes)),
             BodyRule(_INFERENCE_UPLOADS, limit(settings.max_batch_bytes)),
             BodyRule(ui.IMAGE_FORMS, limit(max_body_bytes(settings.max_image_bytes))),
         ),

@@ -171,7 +171,7 @@ async def predict(
         asked = await read_request(request, options, predictions.max_image_bytes)
         done = await predictions.admission.run(
             partial(_answer, predictions, caller, name, asked),
-            _waiting(request, timeout, begun),
+            waiting(request, timeout, begun),
         )
     return Response(
         done.result.prediction.model_dump_json(),
@@ -215,7 +215,7 @@ async def predict_batch(
         asked = await read_batch(request, options, predictions.max_batch_images)
         done = await predictions.admission.run(
             partial(_answer_batch, predictions, caller, name, asked, request.scope.get("request_id")),
-            _waiting(request, timeout, begun),
+            waiting(request, timeout, begun),
         )
     items = PredictionBatch(items=tuple(done.result)).model_dump_json()
     return Response(
@@ -229,7 +229,8 @@ def _check_answerable(predictions: Predictions, caller: Caller, name: str) -> No
     predictions.predictor.check_available()
 
 
-def _waiting(request: Request, timeout: float | None, begun: float) -> Waiting:
+def waiting(request: Request, timeout: float | None, begun: float) -> Waiting:
+    """Return who waits for the answer to `request`, which was begun at that time of the monotonic clock."""
     patience = None if timeout is None else timeout - (time.monotonic() - begun)
     return Waiting(partial(_until_gone, request), patience)
 
