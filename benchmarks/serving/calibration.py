@@ -1,15 +1,15 @@
-"""Is the doubt honest? Calibration on held-out identities of the bundled ideograms; the last line is one JSON object.
+"""Is the doubt honest? Calibration on held-out identities of the bundled ideograms; last line one JSON object.
 
     python benchmarks/serving/calibration.py [--out FOLDER] [--splits N]
 
 Five sites, one per style of drawing, train together on half of the identities, by federated averaging. The other
-identities are split at random, all five drawings of one together, N times: on one half each site makes its sketch and
-the coordinator's pooling makes a calibration of them; on the other half that calibration is tried.
+identities are split at random, all five drawings of one together, N times: on one half each site makes its sketch
+and the coordinator's pooling makes a calibration of them; on the other half that calibration is tried.
 
 Rules:
-1. What is split is what the product computes: the model's predictive, the site's sketch, the server's pooling, the set.
-2. A share of 200 images has a standard error of 2 points, so each figure is the mean over the splits; its spread over
-   the splits is shown beside it.
+1. What is tried is what the product computes: the model's predictive, the site's sketch, the server's pooling.
+2. A share of 200 images has a standard error of 2 points, so each figure is the mean over the splits; its spread
+   over the splits is shown beside it.
 3. Probabilities are kept in the cache folder: encoding and training take minutes, trying a calibration a second.
 """
 

@@ -29,6 +29,7 @@ _UNAVAILABLE_RETRY_SECONDS: Final = 10  # a backbone or a role that is missing c
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
 _POSTGRESQL_DISK_FULL: Final = "53100"
 _MAX_FAULTS: Final = 20
+_OPEN_INFERENCE: Final = "/v2/"  # its clients look for the member `error`
 _log = structlog.get_logger(__name__)
 
 
@@ -93,6 +94,8 @@ def _answer(request: Request, error: Exception) -> Response:
     if seen.problem.status >= InternalError.problem.status:
         _log_failure(seen, error)
     headers = getattr(error, "headers", None) or {}
+    if request.url.path.startswith(_OPEN_INFERENCE):
+        seen.extensions = {**seen.extensions, "error": seen.detail}
     return render(seen, request.scope.get("request_id"), headers)
 
 
