@@ -16,6 +16,10 @@ from pfedbayespt.server.updates.models import UpdateRecord
 NEXT = {"num_rounds": 6, "late_policy": "next_round"}
 
 
+on_one_database = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+"""For rules that no row or query of its own decides."""
+
+
 def asynchronous(**mode: Any) -> dict[str, Any]:
     choices = {"buffer_size": 2, "max_staleness": 10, "staleness_weight": 0.5} | mode
     return {"num_rounds": 30, "late_policy": "buffer", "asynchronous": choices}
@@ -69,6 +73,7 @@ def test_a_late_update_counts_in_the_next_round_once(coordinator: Coordinator) -
     assert coordinator.dump() == before
 
 
+@on_one_database
 def test_a_late_update_comes_again_while_no_round_is_open(coordinator: Coordinator) -> None:
     *quick, slow = training_round(coordinator, num_sites=3, **NEXT)
     late = prepared(slow)
@@ -82,6 +87,7 @@ def test_a_late_update_comes_again_while_no_round_is_open(coordinator: Coordinat
     check(slow.submit_file(*late), 201)
 
 
+@on_one_database
 def test_past_its_deadline_a_round_takes_nothing_even_before_the_worker_comes(
     coordinator: Coordinator,
 ) -> None:
@@ -95,6 +101,7 @@ def test_past_its_deadline_a_round_takes_nothing_even_before_the_worker_comes(
     assert check(slow.submit_file(*late), 201)["staleness"] == 1
 
 
+@on_one_database
 def test_two_rounds_late_is_too_late(coordinator: Coordinator) -> None:
     *quick, slow = training_round(coordinator, num_sites=3, **NEXT)
     late = prepared(slow)
@@ -106,6 +113,7 @@ def test_two_rounds_late_is_too_late(coordinator: Coordinator) -> None:
     assert slow.assignment()["action"] == "train"
 
 
+@on_one_database
 def test_after_an_abandoned_round_the_work_for_it_counts_in_the_next(coordinator: Coordinator) -> None:
     *_, slow = training_round(coordinator, num_sites=3, **NEXT)
     late = prepared(slow)
@@ -114,6 +122,7 @@ def test_after_an_abandoned_round_the_work_for_it_counts_in_the_next(coordinator
     assert check(slow.submit_file(*late), 201)["staleness"] == 0
 
 
+@on_one_database
 def test_a_site_that_trained_for_the_next_round_has_no_room_for_a_late_update(
     coordinator: Coordinator,
 ) -> None:
@@ -124,6 +133,7 @@ def test_a_site_that_trained_for_the_next_round_has_no_room_for_a_late_update(
     assert problem_of(slow.submit_file(*late)) == "update_conflict"
 
 
+@on_one_database
 def test_under_drop_a_late_update_is_refused(coordinator: Coordinator) -> None:
     *quick, slow = training_round(coordinator, num_sites=3)
     late = prepared(slow)
@@ -133,6 +143,7 @@ def test_under_drop_a_late_update_is_refused(coordinator: Coordinator) -> None:
     assert coordinator.dump() == before
 
 
+@on_one_database
 @pytest.mark.parametrize("policy", [NEXT, asynchronous()], ids=["next_round", "buffer"])
 def test_statistics_are_never_late(coordinator: Coordinator, policy: dict[str, Any]) -> None:
     coordinator.federation(**(POLICY | policy))
@@ -147,6 +158,7 @@ def test_statistics_are_never_late(coordinator: Coordinator, policy: dict[str, A
     assert problem_of(slow.submit_file(*late)) == "round_closed"
 
 
+@on_one_database
 def test_after_the_last_round_nothing_is_late_any_more(coordinator: Coordinator) -> None:
     *quick, slow = training_round(coordinator, num_sites=3, **(NEXT | {"num_rounds": 1}))
     late = prepared(slow)
@@ -158,6 +170,7 @@ def test_after_the_last_round_nothing_is_late_any_more(coordinator: Coordinator)
 # Asynchronous mode
 
 
+@on_one_database
 def test_a_round_closes_when_its_buffer_is_full_and_the_next_opens_at_once(coordinator: Coordinator) -> None:
     sites = training_round(coordinator, num_sites=4, **asynchronous())
     sites[0].train()
@@ -201,6 +214,7 @@ def test_an_update_staler_than_allowed_is_refused_and_the_site_asked_anew(coordi
     assert slower.assignment()["action"] == "train"
 
 
+@on_one_database
 def test_nothing_is_built_on_a_version_that_was_rolled_back(coordinator: Coordinator) -> None:
     sites = training_round(coordinator, num_sites=3, **asynchronous())
     run_round(coordinator, sites[:2])
@@ -211,6 +225,7 @@ def test_nothing_is_built_on_a_version_that_was_rolled_back(coordinator: Coordin
     assert problem_of(sites[2].submit_file(*late)) == "update_too_stale"
 
 
+@on_one_database
 def test_staleness_counts_ancestors_and_not_candidates_that_were_held(coordinator: Coordinator) -> None:
     gate = {"evaluate": True, "max_accuracy_drop": 0.1}
     sites = training_round(coordinator, num_sites=3, **(asynchronous() | gate))

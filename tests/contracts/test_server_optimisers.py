@@ -15,6 +15,10 @@ FEDAVGM = {"rule": "fedavgm", "server_learning_rate": 1.0, "momentum": 0.5}
 FEDADAM = {"rule": "fedadam", "server_learning_rate": 0.1, "beta_1": 0.5, "beta_2": 0.5, "tau": 0.01}
 
 
+on_one_database = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+"""For rules that no row or query of its own decides."""
+
+
 def train_round(coordinator: Coordinator, sites: list[Any], value: float) -> dict[str, Any]:
     """Run a training round in which every site sends `value`; return its version."""
     for site in sites:
@@ -44,6 +48,7 @@ def test_momentum_goes_from_round_to_round(coordinator: Coordinator) -> None:
     assert "statistics.mean" not in state
 
 
+@on_one_database
 def test_adam_agrees_with_its_equations(coordinator: Coordinator) -> None:
     sites = training_round(coordinator, aggregation=FEDADAM)
     m, v, theta = 0.0, 0.01**2, 0.0
@@ -67,6 +72,7 @@ def test_a_rollback_brings_back_the_state_of_the_version_it_promotes(coordinator
     assert coordinator.versions()[1]["optimiser_state_digest"] != second["optimiser_state_digest"]
 
 
+@on_one_database
 def test_a_held_candidates_momentum_is_not_carried_on(coordinator: Coordinator) -> None:
     gate = {"evaluate": True, "max_accuracy_drop": 0.1}
     sites = training_round(coordinator, num_rounds=5, aggregation=FEDAVGM, **gate)
@@ -99,6 +105,7 @@ def test_redoing_it_after_a_crash_gives_the_same_digests(
         assert second.context.blobs.exists(version["optimiser_state_digest"])
 
 
+@on_one_database
 def test_the_previous_state_is_among_the_recorded_inputs(coordinator: Coordinator) -> None:
     """Anyone can say from the lineage which inputs the file's manifest speaks of."""
     sites = training_round(coordinator, aggregation=FEDAVGM)
@@ -116,6 +123,7 @@ def test_the_previous_state_is_among_the_recorded_inputs(coordinator: Coordinato
         states.append(version["optimiser_state_digest"])
 
 
+@on_one_database
 def test_a_damaged_state_stops_the_round_at_its_deadline_and_nothing_else(coordinator: Coordinator) -> None:
     sites = training_round(coordinator, num_rounds=5, aggregation=FEDAVGM)
     version = train_round(coordinator, sites, 1.0)
