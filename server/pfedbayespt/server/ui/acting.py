@@ -21,6 +21,7 @@ from pfedbayespt.protocol import (
     RoundStatus,
     Site,
     SiteStatus,
+    Slug,
 )
 from pfedbayespt.server.auth import AdminCaller
 from pfedbayespt.server.context import Context, ContextDep
@@ -220,13 +221,13 @@ def invite(
     request: Request,
     context: ContextDep,
     session: SessionDep,
-    organisation: Annotated[str, Form(max_length=63)],
+    organisation: Annotated[Slug, Form()],
     csrf: Annotated[str, Form(max_length=64)],
     hours: Annotated[int, Form(ge=1, le=72)] = 24,
 ) -> Response:
     """Make an enrolment token and show it, this once."""
     check_form(request, session, csrf)
-    body = EnrolmentTokenCreate(organisation=organisation.strip(), valid_seconds=hours * 3600)
+    body = EnrolmentTokenCreate(organisation=organisation, valid_seconds=hours * 3600)
     token = sites.create_enrolment_token(name, body, context, session.caller)
     return page(request, "invitation.html", name=name, token=token)
 
