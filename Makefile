@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site
+.PHONY: help setup bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs openapi
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,7 +64,13 @@ faults-site: $(VENV)/.ready ## Kill sites a hundred times at random moments over
 	PFEDBAYESPT_TEST_KILLS=100 PFEDBAYESPT_TEST_ROUNDS=20 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -q tests/client_sdk/test_kills.py
 
-check: format lint types imports test ## What CI runs
+openapi: $(VENV)/.ready ## Write docs/openapi.json from the code (BREAKING=1: even if that breaks callers)
+	$(BIN)/python scripts/openapi.py $(if $(BREAKING),--breaking)
+
+docs: $(VENV)/.ready ## Build the documentation into site/, with warnings as errors
+	$(BIN)/mkdocs build --strict --quiet
+
+check: format lint types imports docs test ## What CI runs
 
 format: $(VENV)/.ready ## Check the formatting
 	$(BIN)/ruff format --check .
