@@ -89,20 +89,20 @@ ONE_ONLY = {
 def test_where_there_may_be_one_only_the_database_refuses_another(coordinator: Coordinator) -> None:
     sites = training_round(coordinator)
     sites[0].train()
-    with coordinator.context.database.read() as tx:
-        published = tx.session.scalars(text("SELECT id FROM rounds WHERE status = 'published'")).one()
-
-    def insert_another(table: str, where: str, changes: dict[str, Any]) -> None:
-        rows = METADATA.tables[table]
-        differing = {name: published if value == "another" else value for name, value in changes.items()}
-        with coordinator.context.database.write("worker") as tx:
-            row = dict(found(tx.session.execute(select(rows).where(text(where))).mappings().first()))
-            fresh = {"id": "another"} if "id" in row else {}
-            tx.session.execute(insert(rows).values(**(row | fresh | differing)))
-
+    insert_copy(coordinator, "rounds", "status = 'published'", {"id": "another", "number": 98})
     for table, where, changes in ONE_ONLY.values():
         with pytest.raises(IntegrityError, match=r"(?i)unique"):
-            insert_another(table, where, changes)
+            insert_copy(coordinator, table, where, changes)
+
+
+def insert_copy(coordinator: Coordinator, table: str, where: str, changes: dict[str, Any]) -> None:
+    """Insert a row like the first one of which `where` holds, under another id and with other changes."""
+    rows = METADATA.tables[table]
+    with coordinator.context.database.write("worker") as tx:
+        query = select(rows).where(text(where)).limit(1)
+        row = dict(found(tx.session.execute(query).mappings().first()))
+        fresh = {"id": "fresh"} if "id" in row else {}
+        tx.session.execute(insert(rows).values(**(row | fresh | changes)))
 
 
 def round_to_aggregate(coordinator: Coordinator) -> str:

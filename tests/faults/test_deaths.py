@@ -22,7 +22,7 @@ QUICK = [
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(repetitions(1, 3)))
+@pytest.mark.parametrize("seed", range(repetitions(1, 2)))
 def test_a_coordinator_killed_at_any_failpoint_goes_on_with_the_same_round(
     arena: Arena, auditor: Auditor, tally: Tally, seed: int
 ) -> None:
