@@ -64,7 +64,7 @@ def main() -> None:
         _backbone(asked.weights, quick=asked.quick) as (config, weights),
         tempfile.TemporaryDirectory() as folder,
     ):
-        measured = costs.measure(config, weights, plan.repetitions, clock)
+        measured = costs.measure(config, weights, asked.repetitions or plan.repetitions, clock)
         print(
             f"{config.architecture} at {config.image_size_pixels} pixels, one thread, {asked.clock} time, S = 16"
         )
@@ -134,6 +134,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--requests", type=int, help="requests of the overload part")
     parser.add_argument("--swap-requests", type=int, help="requests during the swaps")
+    parser.add_argument("--repetitions", type=int, help="of the costs in process")
     parser.add_argument("--weights", type=Path, default=_WEIGHTS, help="the imported backbone")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="of the costs in process")
     return parser.parse_args()

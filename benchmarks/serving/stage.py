@@ -7,18 +7,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from pfedbayespt.cli.founding import found
 from pfedbayespt.client import CoordinatorClient
+from pfedbayespt.client.authentication import SiteIdentity
 from pfedbayespt.demo.processes import running_coordinator
 from pfedbayespt.model.config import BackboneConfig
 from pfedbayespt.protocol import (
     BackboneSpecification,
     FederationSpecification,
     InsertionSpecification,
+    Round,
     RoundPolicy,
+    SigningKey,
     UpdateManifest,
+    UpdateStatement,
+    digest_of_bytes,
     tensors,
 )
 from pfedbayespt.server.blobs import FolderBlobStore
@@ -28,6 +34,7 @@ from pfedbayespt.server.predictions.predictor import Predictor, ServableVersion
 FEDERATION = "bench"
 _NUM_CLASSES = 31
 _POLL_SECONDS = 0.1
+_NUM_EXAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -102,28 +109,41 @@ def _specification(config: BackboneConfig) -> FederationSpecification:
 
 def _publish_statistics(url: str, admin: CoordinatorClient) -> None:
     """Play a site that moves every statistic a little, which makes version 1."""
+    key = SigningKey.generate()
     token = admin.federations.create_enrolment_token(FEDERATION, "bench").token
     with CoordinatorClient(url) as anybody:
-        credentials = anybody.sites.enrol(token, "bench")
-    with CoordinatorClient(url, credentials.secret) as site:
-        while (assignment := site.sites.assignment()).round is None:
+        coordinator_key_id = anybody.identity().key_id
+        site_id = anybody.sites.enrol(token, "bench", key, coordinator_key_id).site.site_id
+    with CoordinatorClient(url, SiteIdentity(site_id, key, coordinator_key_id)) as site:
+        while (round_ := site.sites.assignment().round) is None:
             time.sleep(_POLL_SECONDS)
-        round_ = assignment.round
-        base = site.model_versions.download(FEDERATION, 0, round_.base_digest)
-        site.updates.submit(
-            round_.round_id, credentials.site.site_id, _update(base, round_.round_id, round_.base_digest)
+        content = _update(site.model_versions.download(FEDERATION, 0, round_.base_digest), round_)
+        statement = UpdateStatement.signed(
+            key,
+            federation=FEDERATION,
+            round_id=round_.round_id,
+            site_id=site_id,
+            base_digest=round_.base_digest,
+            update_digest=digest_of_bytes(content),
+            num_examples=_NUM_EXAMPLES,
+            nonce="0" * 32,
         )
+        site.updates.submit(statement, content)
     while admin.federations.get(FEDERATION).serving_version != 1:
         time.sleep(_POLL_SECONDS)
 
 
-def _update(base: bytes, round_id: str, base_digest: str) -> bytes:
+def _update(base: bytes, round_: Round) -> bytes:
     _, parameters = tensors.decode(base)
     deltas = {
-        name: (array * 0 + 0.01 * name.startswith("statistics.")).astype(array.dtype)
+        name: np.full_like(array, 0.01 if name.startswith("statistics.") else 0.0)
         for name, array in parameters.items()
     }
     manifest = UpdateManifest(
-        federation=FEDERATION, round_id=round_id, task="statistics", base_digest=base_digest, num_examples=10
+        federation=FEDERATION,
+        round_id=round_.round_id,
+        task=round_.task,
+        base_digest=round_.base_digest,
+        num_examples=_NUM_EXAMPLES,
     )
     return tensors.encode(deltas, manifest)
