@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -39,6 +40,9 @@ def test_a_site_is_checked_run_asked_and_removed(
     for subject in ("machine", "disk", "enrolment", "coordinator", "backbone", "training images", "speed"):
         assert subject in checked.output
     assert "24 images in 3 of 3 classes, 8 to 8 per class" in checked.output
+    assert "ms for a batch of 8 on cpu in float32" in checked.output
+    assert "all images fit into memory encoded: --cache-gib 0.1" in checked.output
+    assert re.search(r"clock: \d s (ahead of|behind) the coordinator's", checked.output)
 
     done = run("site", "run", enrolled, "--train", images / "train", "--held-out", images / "held-out")
     assert done.exit_code == 0, done.output

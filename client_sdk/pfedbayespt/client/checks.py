@@ -1,5 +1,6 @@
 """Is this machine fit to be a site? One finding per question, in the order in which they matter."""
 
+import math
 import os
 import platform
 import shutil
@@ -12,12 +13,16 @@ import torch
 
 from pfedbayespt.client import events
 from pfedbayespt.client.data import ImageFiles, check_training_size, class_counts
-from pfedbayespt.client.errors import PFedBayesPTError
+from pfedbayespt.client.errors import PFedBayesPTError, StateError
 from pfedbayespt.client.site import Site
 from pfedbayespt.client.workplace import ImageOptions, Images, Split, encoded, read_split
 from pfedbayespt.model.backbone import choose_device
+from pfedbayespt.model.config import TrainingConfig
+from pfedbayespt.model.sources import InMemoryContexts
+from pfedbayespt.model.training import init, update
 
 MIN_FREE_BYTES = 2**30
+MAX_SKEW_SECONDS = 60.0
 _PROBED_IMAGES = 32
 
 
@@ -48,6 +53,7 @@ def examine(
         return
     (site,) = opened
     yield _asked("coordinator", lambda: _coordinator(site))
+    yield _asked("clock", lambda: _clock(site))
     yield _asked("backbone", lambda: _backbone(site))
     for name, images in (("training images", train), ("held-out images", held_out)):
         if images is not None:
@@ -92,6 +98,18 @@ def _coordinator(site: Site) -> str:
     return f"answers in {milliseconds:.0f} ms; {states}"
 
 
+def _clock(site: Site) -> str:
+    ahead = site.client.clock_ahead_seconds()
+    if ahead is None:
+        return "the coordinator does not tell the time"
+    told = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the coordinator's"
+    if abs(ahead) > MAX_SKEW_SECONDS:
+        raise StateError(
+            f"{told}; allowed: {MAX_SKEW_SECONDS:.0f} s, so have this machine's clock set by NTP"
+        )
+    return told
+
+
 def _backbone(site: Site) -> str:
     specification = site.specification.backbone
     site.model()
@@ -111,6 +129,8 @@ def _images(site: Site, name: str, images: Images, options: ImageOptions) -> Ite
     yield _asked(name, read)
     if splits:
         yield _asked(f"{name}, speed", lambda: _speed(site, splits[0]))
+    if splits and name == "training images":
+        yield _asked("training, speed", lambda: _training_speed(site, splits[0]))
 
 
 def _describe(split: Split, classes: tuple[str, ...]) -> str:
@@ -135,3 +155,33 @@ def _speed(site: Site, split: Split) -> str:
         f"{seconds * 1000:.0f} ms to encode an image, {seconds * len(split.labels):.0f} s for all; "
         f"{total_bytes / 2**20:.0f} MiB to keep them encoded"
     )
+
+
+def _training_speed(site: Site, split: Split) -> str:
+    """Train on one batch, twice, the first time to warm up; the parameters are thrown away."""
+    specification, model = site.specification, site.model().twin().classifier
+    config = TrainingConfig.from_specification(specification.model_dump(mode="json"))
+    chosen = torch.arange(min(config.batch_size, len(split.labels)))
+    context = encoded(split, site.model(), 0, events.unobserved).batch(chosen)
+    labels = torch.tensor(split.labels)[chosen].to(model.device)
+    state = init(model, labels, config, round_number=1, num_rounds=None, seed=0)
+    for _ in range(2):
+        begun = time.perf_counter()
+        update(model, state, InMemoryContexts(context, labels).batch(chosen), labels)["loss"].item()
+        seconds = time.perf_counter() - begun
+    epoch_seconds = seconds * len(split.labels) / len(chosen)
+    precision = "bfloat16 where it is safe" if model.device.type == "cuda" else "float32"
+    return (
+        f"{seconds * 1000:.0f} ms for a batch of {len(chosen)} on {model.device} in {precision}, "
+        f"{epoch_seconds * config.local_epochs:.0f} s for a round's {config.local_epochs} epochs; "
+        + _cache_advice(context.num_bytes // len(chosen) * len(split.labels))
+    )
+
+
+def _cache_advice(needed_bytes: int) -> str:
+    """Say where the encoded images fit: in half of the free memory, or else on the disk."""
+    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    gibibytes = math.ceil(needed_bytes / 2**30 * 10) / 10
+    if needed_bytes <= free_bytes / 2:
+        return f"all images fit into memory encoded: --cache-gib {gibibytes:.1f}"
+    return f"keep the encoded images on the disk: --cache-gib {free_bytes / 2**31:.1f} --store-gib {gibibytes:.1f}"

@@ -1,6 +1,9 @@
 """The coordinator's HTTP API, one typed method per operation."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -138,6 +141,14 @@ class CoordinatorClient:
     def events(self, federation: str) -> Iterator[Event]:
         """Yield the federation's state changes, oldest first."""
         return self._connection.pages(f"/v1/federations/{segment(federation)}/events", Event)
+
+    def clock_ahead_seconds(self) -> float | None:
+        """Return how far this machine's clock is ahead of the coordinator's, to a second; None: it does not say."""
+        anonymous = replace(self._connection, credential=None)
+        told = anonymous.send("GET", "/livez").headers.get("date")
+        if told is None:
+            return None
+        return (datetime.now(UTC) - parsedate_to_datetime(told)).total_seconds()
 
     def is_ready(self) -> bool:
         """Whether the coordinator answers and is ready for work; never waits for it to become so."""
