@@ -89,15 +89,8 @@ METHODS: dict[str, Method] = {
     "beta = 0": Method(posterior=_SEMI_IMPLICIT, training={"beta": 0.0}, like=OURS),
     "style": Method(posterior=_SEMI_IMPLICIT, condition=conditions.style, like=OURS),
 }
-CONTROLS = (
-    "deterministic",
-    "deterministic + dropout",
-    "Gaussian",
-    "K = 0",
-    "beta = 0",
-    "style",
-    *_TAKEN_AWAY,
-)
+ABLATIONS = ("deterministic + dropout", "K = 0", "beta = 0", "style")
+CONTROLS = ("deterministic", "Gaussian", *ABLATIONS, *_TAKEN_AWAY)
 HEADS = ("Fed3R", "FedNCM", "probe", "local probe")
 PROMPTS = (
     "FedAvg-VPT",

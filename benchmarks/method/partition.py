@@ -23,7 +23,8 @@ Kind = Literal["F1", "F2", "F3"]
 class Setting:
     """A heterogeneity setting; its name is its row in the tables.
 
-    `num_unseen` further sites hold test images alone: the federation never sees them.
+    `num_unseen` further sites hold test images alone: the federation never sees them. A domain that is held out is
+    at no other site than these, and they hold nothing else.
     """
 
     kind: Kind = "F2"
@@ -78,7 +79,7 @@ def partition(pool: Pool, setting: Setting, seed: int, *, validate: bool = False
         train.append(taken)
     measured_on = free if validate else pool.is_test
     test = [_sample(pool, table, measured_on, setting.num_test, rng) for table in tables]
-    strangers = [_cells(pool, setting, setting.num_sites + i, rng) for i in range(setting.num_unseen)]
+    strangers = [_stranger(pool, setting, setting.num_sites + i, rng) for i in range(setting.num_unseen)]
     unseen = [_sample(pool, table, measured_on, setting.num_test, rng) for table in strangers]
     return Partition(
         np.stack(train),
@@ -103,6 +104,14 @@ def _cells(pool: Pool, setting: Setting, site: int, rng: np.random.Generator) ->
         table[setting.held_out_domain] = 0
     result: np.ndarray = table / table.sum()
     return result
+
+
+def _stranger(pool: Pool, setting: Setting, site: int, rng: np.random.Generator) -> np.ndarray:
+    """Return an unseen site's probabilities over (domain, label)."""
+    if setting.held_out_domain is None:
+        return _cells(pool, setting, site, rng)
+    only = np.eye(len(pool.domain_names))[setting.held_out_domain]
+    return np.outer(only, _labels(setting, pool.num_classes, rng))
 
 
 def _labels(setting: Setting, num_classes: int, rng: np.random.Generator) -> np.ndarray:

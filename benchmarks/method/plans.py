@@ -76,6 +76,8 @@ PLANS: dict[str, Plan] = {
         _letters("letters-F2-alpha0.1", alpha_domain=0.1),
         replace(_letters("letters-label0.1", alpha_label=0.1), label_shift=True),
         replace(_letters("letters-label0.5", alpha_label=0.5), label_shift=True),
+        replace(_letters("letters-classes5", classes_per_site=5), label_shift=True),
+        _letters("letters-without-blackletter", held_out_domain=4),
         _IDEOGRAMS,
         replace(
             _IDEOGRAMS,

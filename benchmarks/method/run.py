@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from catalogue import HEADS, METHODS, PROMPTS, Method
+from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, Method
 from choices import HEAD_CANDIDATES, QUICK_CHOICE, Choice, read_choices
 from fleet import Answers, Fleet
 from measures import curves, pooled_measures, site_measures
@@ -102,9 +102,10 @@ def run_all(
     """Run what has no result yet."""
     for seed in seeds:
         for name in names:
-            if _done(out, plan, name, seed, controls=controls):
+            choice = _choice(choices, plan, name)
+            if _done(out, plan, name, choice, seed, controls=controls):
                 continue
-            results = run_one(encoded, plan, name, _choice(choices, plan, name), seed, controls=controls)
+            results = run_one(encoded, plan, name, choice, seed, controls=controls)
             for row, result in results.items():
                 _keep(out, plan, row, seed, result)
 
@@ -118,12 +119,16 @@ def _choice(choices: dict[str, Choice], plan: Plan, name: str) -> Choice:
     return choices[tuned]
 
 
-def _done(out: Path, plan: Plan, name: str, seed: int, *, controls: bool) -> bool:
+def _done(out: Path, plan: Plan, name: str, choice: Choice, seed: int, *, controls: bool) -> bool:
+    same = json.loads(json.dumps({"setup": asdict(plan), "choice": asdict(choice)}))
     rows = [name, *(METHODS[name].controls if controls else ())]
     files = [_file(out, plan, row, seed) for row in rows]
     for file in filter(Path.exists, files):
-        if json.loads(file.read_text())["setup"] != json.loads(json.dumps(asdict(plan))):
-            raise SystemExit(f"{file} is the result of another plan; choose another --out, or remove it")
+        run = json.loads(file.read_text())
+        if any(run[part] != same[part] for part in same):
+            raise SystemExit(
+                f"{file} is the result of another plan or other rates; remove it to run it again"
+            )
     return all(file.exists() for file in files)
 
 
@@ -162,7 +167,7 @@ def main() -> None:
         encoded = load_encoded(plan, options.cache, options.weights)
         tuned = chosen.get(plan.tuned_on or plan.name, {})
         choices = dict.fromkeys(METHODS, QUICK_CHOICE) if options.quick else tuned
-        names = options.methods.split(",")
+        names = [*options.methods.split(","), *(ABLATIONS if options.controls else ())]
         run_all(encoded, plan, names, range(options.seeds), folder, choices, controls=options.controls)
         draw_plots(read_runs(folder / plan.name), plan.name, encoded.pool.domain_names, options.out)
     runs = {plan.name: read_runs(folder / plan.name) for plan in plans}
@@ -180,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help="names of catalogue.py")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
-        "--controls", action="store_true", help="also measure without eps, without u, shuffled"
+        "--controls", action="store_true", help="also the ablations, and ours without eps, u, ..."
     )
     parser.add_argument("--quick", action="store_true", help="a small federation, untuned")
     parser.add_argument("--threads", type=int, default=1)

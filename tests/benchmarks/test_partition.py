@@ -57,3 +57,10 @@ def test_unseen_sites_train_nothing_and_leave_the_others_as_they_are(pool):
     assert with_two.unseen.shape == (2, 15)
     assert pool.is_test[with_two.unseen].all()
     assert (without.train == with_two.train).all()
+
+
+def test_a_held_out_domain_is_all_that_unseen_sites_hold(pool):
+    setting = Setting("F2", held_out_domain=1, num_sites=2, num_train=20, num_test=5, num_unseen=2)
+    split = partition(pool, setting, seed=1)
+    assert (pool.domains[split.unseen] == 1).all()
+    assert not pool.domains[np.hstack([split.train, split.test])].any()
