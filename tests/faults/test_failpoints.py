@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from tests.faults.arena import Arena
-from tests.server.harness import settings_for
+from tests.server.harness import running, settings_for
 
 import pfedbayespt.server
+from pfedbayespt.protocol import digest_of_bytes
 from pfedbayespt.server import create_app, failpoints
 from pfedbayespt.server.failpoints import (
     FAILPOINTS,
@@ -126,3 +127,15 @@ def test_an_update_that_met_an_error_is_taken_when_it_is_sent_again(arena: Arena
     arena.play_round()
     assert len(arena.ledger.receipts) == len(arena.sites)
     assert arena.process.log.read_text().count("FailpointError: failpoint") == 3
+
+
+def test_an_updates_file_is_kept_before_its_row_is_committed(tmp_path: Path) -> None:
+    with running(settings_for(tmp_path / "data")) as coordinator:
+        coordinator.federation()
+        site, _ = coordinator.sites(2)
+        coordinator.settle()
+        round_ = coordinator.live_round()
+        content = site.update(round_, 0.5, num_examples=3)
+        arm("ingest.before_commit=raise")
+        assert site.submit_file(round_["round_id"], content).status_code == 500
+        assert coordinator.context.blobs.exists(digest_of_bytes(content))
