@@ -7,7 +7,19 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from pfedbayespt.server import auth, failpoints, health, logs, openapi, ownership, problems, schema, ui
+from pfedbayespt.server import (
+    auth,
+    etags,
+    failpoints,
+    health,
+    logs,
+    metrics,
+    openapi,
+    ownership,
+    problems,
+    schema,
+    ui,
+)
 from pfedbayespt.server.audit import endpoints as audit
 from pfedbayespt.server.blobs import FolderBlobStore, OnBroken, leave_it
 from pfedbayespt.server.context import Context
@@ -19,7 +31,6 @@ from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
 from pfedbayespt.server.model_versions import endpoints as model_versions
 from pfedbayespt.server.model_versions import manifests
-from pfedbayespt.server.open_inference import endpoints as open_inference
 from pfedbayespt.server.open_inference import endpoints as open_inference
 from pfedbayespt.server.predictions import endpoints as predictions
 from pfedbayespt.server.predictions.admission import Admission
@@ -48,7 +59,6 @@ _TENSOR_UPLOADS: Final = re.compile(
     r"/v1/rounds/[^/]+/updates/[^/]+|/v1/federations/[^/]+/initial-parameters"
 )
 _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
-_INFERENCE_UPLOADS: Final = re.compile(r"/v2/models/.+/infer")
 _INFERENCE_UPLOADS: Final = re.compile(r"/v2/models/.+/infer")
 _BATCH_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions/batch")
 _COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events, audit)
@@ -97,9 +107,12 @@ def create_app(
     for router in routers:
         app.include_router(router)
     ui.install(app)
+    app.add_middleware(etags.ETags)
     problems.install(app)
     _limit_bodies(app, settings)
     app.add_middleware(ProtocolVersions)
+    app.state.metrics = metrics.Metrics(context)
+    app.add_middleware(metrics.RequestTimes, requests=app.state.metrics.requests)
     app.add_middleware(RequestLogMiddleware)
     return app
 
@@ -109,7 +122,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
     if ServerRole.COORDINATOR in settings.roles:
         routers += [resource.router for resource in _COORDINATOR]
     pages = ui.routers(dashboard=bool(routers), api_docs=settings.public_docs)
-    return [*routers, predictions.router, open_inference.router, open_inference.router, health.router, *pages]
+    return [*routers, predictions.router, open_inference.router, health.router, metrics.router, *pages]
 
 
 def _predictor(context: Context) -> Predictor:
@@ -151,7 +164,6 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
             BodyRule(_TENSOR_UPLOADS, limit(settings.max_update_bytes)),
             BodyRule(_IMAGE_UPLOADS, limit(max_body_bytes(settings.max_image_bytes))),
             BodyRule(_BATCH_UPLOADS, limit(settings.max_batch_bytes)),
-            BodyRule(_INFERENCE_UPLOADS, limit(settings.max_batch_bytes)),
             BodyRule(_INFERENCE_UPLOADS, limit(settings.max_batch_bytes)),
             BodyRule(ui.IMAGE_FORMS, limit(max_body_bytes(settings.max_image_bytes))),
         ),

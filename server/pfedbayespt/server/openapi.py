@@ -17,7 +17,6 @@ TAGS: Final = [
     {"name": "model versions", "description": "Immutable results of rounds: download, evaluate, roll back."},
     {"name": "predictions", "description": "Answers for images, with honest doubt."},
     {"name": "open inference protocol", "description": "The same answers by the Open Inference Protocol V2."},
-    {"name": "open inference protocol", "description": "The same answers by the Open Inference Protocol V2."},
     {"name": "events", "description": "What happened, in order."},
     {"name": "keys", "description": "Who is who: the coordinator's key, a site's keys, access tokens."},
     {"name": "health", "description": "For whoever runs the coordinator."},
