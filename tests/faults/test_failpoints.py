@@ -131,7 +131,7 @@ def test_an_update_that_met_an_error_is_taken_when_it_is_sent_again(arena: Arena
 
 def test_an_updates_file_is_kept_before_its_row_is_committed(tmp_path: Path) -> None:
     with running(settings_for(tmp_path / "data")) as coordinator:
-        coordinator.federation()
+        coordinator.federation(num_rounds=1)
         site, _ = coordinator.sites(2)
         coordinator.settle()
         round_ = coordinator.live_round()
