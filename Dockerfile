@@ -1,7 +1,8 @@
-# One file, two images:
+# One file, three images:
 #   docker build --target coordinator -t pfedbayespt-coordinator .   rounds, updates, versions; no torch, small
 #   docker build --target inference   -t pfedbayespt-inference .     the same, and predictions
-# Both run as an unprivileged user and need nothing writable but /data.
+#   docker build --target site        -t pfedbayespt:site .          a site: `site run`, `site serve`
+# All run as an unprivileged user and need nothing writable but /data.
 
 FROM python:3.12-slim AS build
 WORKDIR /src
@@ -12,6 +13,9 @@ RUN /opt/pfedbayespt/bin/python -m pip install --no-cache-dir "$(ls /wheels/*.wh
 
 FROM build AS build-inference
 RUN /opt/pfedbayespt/bin/python -m pip install --no-cache-dir "$(ls /wheels/*.whl)[inference]"
+
+FROM build-inference AS build-site
+RUN /opt/pfedbayespt/bin/python -m pip install --no-cache-dir "$(ls /wheels/*.whl)[client]"
 
 FROM python:3.12-slim AS runtime
 RUN useradd --system --uid 10001 --home-dir /data pfedbayespt && install -d -o 10001 -g 10001 /data
@@ -31,3 +35,8 @@ COPY --from=build /opt/pfedbayespt /opt/pfedbayespt
 FROM runtime AS inference
 ENV PFEDBAYESPT_ROLES='["coordinator", "inference"]'
 COPY --from=build-inference /opt/pfedbayespt /opt/pfedbayespt
+
+FROM runtime AS site
+HEALTHCHECK NONE
+CMD ["site", "--help"]
+COPY --from=build-site /opt/pfedbayespt /opt/pfedbayespt

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 _IMAGES = "a folder of class folders, or a .csv file with the columns path and label"
 _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
-app = typer.Typer(help="Join a federation and take part in it with your own images.", no_args_is_help=True)
+app = typer.Typer(
+    help="Join a federation and take part in it with your own images.",
+    no_args_is_help=True,
+    # Every option is a variable too: PFEDBAYESPT_SITE_RUN_TRAIN. A unit's EnvironmentFile is a configuration file.
+    context_settings={"auto_envvar_prefix": "PFEDBAYESPT_SITE"},
+)
 
 Directory = Annotated[
     Path, typer.Argument(help="The site's state directory, as given to `site enrol`.", file_okay=False)
