@@ -3,8 +3,11 @@
 Examples are real messages, built and checked by the wire contract itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Message, Problem, ProblemType
 from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
@@ -66,6 +69,30 @@ def problem_responses(problems: Iterable[ProblemType]) -> dict[int | str, dict[s
         examples[problem.name.lower()] = {"summary": problem.title, "value": _example_of(problem)}
         response["description"] = "; or: ".join(example["summary"] for example in examples.values())
     return responses
+
+
+def keep_nulls_in_examples(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Have the document show examples as they are sent: FastAPI drops every null, also those that must be there."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        is_new = app.openapi_schema is None
+        document = generate()
+        for route in (route for router in routers for route in router.routes) if is_new else ():
+            if isinstance(route, APIRoute) and route.include_in_schema:
+                _put_back(document, route)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _put_back(document: dict[str, Any], route: APIRoute) -> None:
+    for method in route.methods or ():
+        shown = document["paths"][route.path_format][method.lower()]["responses"]
+        for status, response in route.responses.items():
+            for media_type, content in response.get("content", {}).items():
+                if "example" in content:
+                    shown[str(status)]["content"][media_type]["example"] = content["example"]
 
 
 def tensor_body(message: str) -> dict[str, Any]:
