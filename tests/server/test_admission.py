@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pfedbayespt.server.errors import Overloaded
+from pfedbayespt.server.errors import Overloaded, QuotaExceeded
 from pfedbayespt.server.predictions.admission import Admission, Caller, Ticket
 
 
@@ -50,6 +50,16 @@ def test_a_place_is_given_back_whatever_happens() -> None:
     ):
         admission.admitted().__enter__()
     with admission.admitted():
+        pass
+
+
+def test_one_caller_holds_no_more_places_than_one_may_and_others_are_still_let_in() -> None:
+    admission = Admission(1, 3, max_per_caller=1)
+    with admission.admitted("greedy"), admission.admitted("modest"):
+        with pytest.raises(QuotaExceeded, match="you have 1 predictions under way; allowed: 1") as refusal:
+            admission.admitted("greedy").__enter__()
+        assert refusal.value.retry_after_seconds >= 1
+    with admission.admitted("greedy"):
         pass
 
 

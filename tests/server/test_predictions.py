@@ -265,7 +265,9 @@ def test_a_site_of_another_federation_is_told_that_there_is_none(serving: Coordi
 
 
 def test_the_lookup_of_a_version_guards_itself(serving: Coordinator) -> None:
-    stranger = SiteCaller("sit_1", "stranger", federation_id="fed_other", federation="other", key_id="key_1")
+    stranger = SiteCaller(
+        "sit_1", "stranger", federation_id="fed_other", federation="other", key_id="key_1", organisation="x"
+    )
     with serving.context.database.read() as tx:
         assert version_to_answer(tx, AdminCaller(), "alpha", None).number == 0
         with pytest.raises(NotFound, match="no federation 'alpha'"):
@@ -311,6 +313,18 @@ def test_a_full_house_refuses_at_once_and_says_when_to_come_back(serving: Coordi
     with state.predictions.admission.admitted():
         response = ask(serving, **FORMS["raw"])
     assert "1 predictions are under way" in refused(response, 503, "overloaded")
+    assert int(response.headers["retry-after"]) >= 1
+    assert ask(serving, **FORMS["raw"]).status_code == 200
+
+
+def test_a_caller_over_its_quota_is_told_so_and_when_to_come_back(serving: Coordinator) -> None:
+    state = serving.http.app.state
+    site = serving.enrol("alpha")
+    state.predictions = replace(state.predictions, admission=Admission(1, 3, max_per_caller=1))
+    with state.predictions.admission.admitted("admin"):
+        response = ask(serving, **FORMS["raw"])
+        assert site.request("POST", PATH, **FORMS["raw"]).status_code == 200
+    assert "allowed: 1" in refused(response, 429, "quota_exceeded")
     assert int(response.headers["retry-after"]) >= 1
     assert ask(serving, **FORMS["raw"]).status_code == 200
 
@@ -387,7 +401,9 @@ def test_the_documentation_shows_every_form_and_every_problem(serving: Coordinat
     assert set(operation["requestBody"]["content"]) == {
         "image/jpeg", "image/png", "image/webp", "multipart/form-data", "application/json",
     }  # fmt: skip
-    assert {"200", "401", "404", "408", "409", "413", "415", "422", "503"} <= set(operation["responses"])
+    assert {"200", "401", "404", "408", "409", "413", "415", "422", "429", "503"} <= set(
+        operation["responses"]
+    )
     assert {parameter["name"] for parameter in operation["parameters"]} == {
         "name", "num_samples", "top_k", "seed", "model_version", "class_prior", "return_samples",
         "X-Timeout-Seconds",

@@ -11,7 +11,7 @@
     │   ├── EnrolmentTokenRefused     ├── EvaluationConflict      ├── Overloaded
     │   ├── TransitionNotAllowed      ├── StorageExhausted        ├── InternalError
     │   ├── NoOpenRound               ├── SignatureRejected       ├── UpdateTooStale
-    │   └── ProtocolMismatch
+    │   └── ProtocolMismatch          └── QuotaExceeded
     ├── TransportError                no answer, or none that can be understood
     ├── IntegrityError                downloaded bytes are not the ones that were announced
     ├── SpecificationChangedError     the federation is not the one this site agreed to
@@ -195,6 +195,12 @@ class InferenceUnavailable(ProblemError):
     """No inference runs there now."""
 
     problem_type = ProblemType.INFERENCE_UNAVAILABLE
+
+
+class QuotaExceeded(ProblemError):
+    """This caller has as much under way as one caller may; `retry_after_seconds` says when to come back."""
+
+    problem_type = ProblemType.QUOTA_EXCEEDED
 
 
 class Overloaded(ProblemError):

@@ -50,6 +50,7 @@ class ProblemType(Enum):
     IMAGE_REJECTED = ProblemKind(422, "The body is not an image this service reads")
     NO_SERVING_VERSION = ProblemKind(409, "The federation has no model version to answer with")
     INFERENCE_UNAVAILABLE = ProblemKind(503, "No inference runs here now")
+    QUOTA_EXCEEDED = ProblemKind(429, "This caller has as much under way as one caller may")
     OVERLOADED = ProblemKind(503, "The service has more work than it can take")
     STORAGE_EXHAUSTED = ProblemKind(507, "The coordinator's storage is full; nothing was acknowledged")
     PROTOCOL_MISMATCH = ProblemKind(426, "The two sides speak different versions of the protocol")

@@ -148,6 +148,7 @@ def _admission(settings: Settings) -> Admission:
     return Admission(
         settings.max_running_predictions,
         settings.max_waiting_predictions,
+        max_per_caller=settings.max_predictions_per_caller,
         queue_seconds=settings.prediction_queue_seconds,
         compute_seconds=settings.prediction_compute_seconds,
     )

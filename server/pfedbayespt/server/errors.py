@@ -12,6 +12,7 @@
     │   └── LostRace              ├── EvaluationConflict       └── InternalError
                                   ├── SignatureRejected
                                   ├── BodyTooLarge
+                                  ├── QuotaExceeded
 
 Domain code raises these and never an HTTP exception; `problems.py` renders them. `detail` tells the caller what was
 wrong and what is allowed, and never holds a secret; `extensions` are further members of the problem document.
@@ -193,6 +194,16 @@ class Overloaded(CoordinatorError):
     problem = ProblemType.OVERLOADED
 
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaExceeded(CoordinatorError):
+    """The caller has as much under way as one caller may; others are still served."""
+
+    problem = ProblemType.QUOTA_EXCEEDED
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
 

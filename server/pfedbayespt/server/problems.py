@@ -22,6 +22,7 @@ from pfedbayespt.server.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    QuotaExceeded,
     StorageExhausted,
 )
 
@@ -111,7 +112,7 @@ def _log_failure(seen: CoordinatorError, error: Exception) -> None:
 def _headers_of(error: CoordinatorError) -> dict[str, str]:
     if error.problem.status == 401:
         return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | QuotaExceeded):
         return {"Retry-After": str(error.retry_after_seconds)}
     if error.problem.status == 503:
         return {"Retry-After": str(_UNAVAILABLE_RETRY_SECONDS)}

@@ -63,6 +63,7 @@ _INFERS: Final = (
     ProblemType.IMAGE_REJECTED,
     ProblemType.BODY_TOO_LARGE,
     ProblemType.BODY_TIMEOUT,
+    ProblemType.QUOTA_EXCEEDED,
     ProblemType.INFERENCE_UNAVAILABLE,
 )
 VersionText = Annotated[str, Path(max_length=20, description="The model version's number.")]
@@ -198,18 +199,18 @@ class _Inference:
     def __init__(self, predictions: Predictions, caller: Caller, name: str, number: int | None) -> None:
         self.predictions = predictions
         self.name = name
-        self._caller = caller
+        self.caller = caller
         self._number = number
 
     def check(self) -> None:
         """Refuse before the body is read what cannot be answered whatever it holds."""
-        self.predictions.versions.check_visible(self._caller, self.name)
+        self.predictions.versions.check_visible(self.caller, self.name)
         self.predictions.predictor.check_available()
 
     def answer(self, asked: codec.Asked, ticket: Ticket) -> tuple[ServableVersion, list[Prediction]]:
         """Return the predictions of the images, and the version that was to answer."""
-        version = self.predictions.versions.to_answer(self._caller, self.name, self._number)
-        site_id = self._caller.site_id if isinstance(self._caller, SiteCaller) else None
+        version = self.predictions.versions.to_answer(self.caller, self.name, self._number)
+        site_id = self.caller.site_id if isinstance(self.caller, SiteCaller) else None
         answers = []
         for image in asked.images:
             ticket.check_wanted()
@@ -227,7 +228,7 @@ async def _infer(
     inference: _Inference, request: Request, json_length: int | None, timeout: float | None
 ) -> Response:
     begun, predictions = time.monotonic(), inference.predictions
-    with predictions.admission.admitted():
+    with predictions.admission.admitted(inference.caller.actor):
         await run_in_threadpool(inference.check)
         asked = codec.read(await request.body(), json_length, predictions.max_batch_images)
         done = await predictions.admission.run(

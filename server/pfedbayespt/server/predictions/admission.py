@@ -15,13 +15,14 @@ import asyncio
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 
-from pfedbayespt.server.errors import Overloaded
+from pfedbayespt.server.errors import Overloaded, QuotaExceeded
 
 Result = TypeVar("Result")
 Clock = Callable[[], float]
@@ -75,6 +76,8 @@ class Done(Generic[Result]):
 class Admission:
     """Lets `max_running` predictions run in threads of their own and `max_waiting` more wait for that.
 
+    No caller holds more than `max_per_caller` of these places; None: as many as there are.
+
     It belongs to one event loop, and is not to be used from other threads.
     """
 
@@ -83,6 +86,7 @@ class Admission:
         max_running: int,
         max_waiting: int,
         *,
+        max_per_caller: int | None = None,
         queue_seconds: float = 10.0,
         compute_seconds: float = 60.0,
         clock: Clock = time.monotonic,
@@ -95,22 +99,32 @@ class Admission:
         self._turns = asyncio.Semaphore(max_running)
         self._threads = ThreadPoolExecutor(max_running, thread_name_prefix="prediction")
         self._in_house = 0
+        self._max_per_caller = max_per_caller or self._max_in_house
+        self._held: Counter[str] = Counter()  # places, by caller
         self._service_seconds = 0.0
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Hold a place until the end of the block.
+    def admitted(self, who: str = "") -> Iterator[None]:
+        """Hold a place for the caller `who` until the end of the block.
 
         Raises:
             Overloaded: there is none left.
+            QuotaExceeded: the caller holds as many as one may.
         """
         if self._in_house >= self._max_in_house:
             raise self._refusal(f"{self._in_house} predictions are under way here; try again shortly")
+        if self._held[who] >= self._max_per_caller:
+            detail = f"you have {self._held[who]} predictions under way; allowed: {self._max_per_caller}"
+            raise QuotaExceeded(detail, retry_after_seconds=self._retry_after_seconds())
         self._in_house += 1
+        self._held[who] += 1
         try:
             yield
         finally:
             self._in_house -= 1
+            self._held[who] -= 1
+            if not self._held[who]:
+                del self._held[who]
 
     async def run(self, work: Callable[[Ticket], Result], caller: Caller | None = None) -> Done[Result]:
         """Run `work` in a thread, as soon as fewer than `max_running` others do.
@@ -128,6 +142,11 @@ class Admission:
             return Done(await self._compute(work, gone, limit), waited)
         finally:
             gone.cancel()
+
+    @property
+    def num_in_house(self) -> int:
+        """Predictions that compute or wait now."""
+        return self._in_house
 
     def expected_seconds(self) -> float:
         """How long those in house will take, by what the latest took."""
@@ -180,8 +199,10 @@ class Admission:
         self._service_seconds = known + _MEMORY * (seconds - known)
 
     def _refusal(self, detail: str) -> Overloaded:
-        seconds = min(max(math.ceil(self.expected_seconds()), 1), _LONGEST_RETRY_SECONDS)
-        return Overloaded(detail, retry_after_seconds=seconds)
+        return Overloaded(detail, retry_after_seconds=self._retry_after_seconds())
+
+    def _retry_after_seconds(self) -> int:
+        return min(max(math.ceil(self.expected_seconds()), 1), _LONGEST_RETRY_SECONDS)
 
 
 async def _forever() -> None:

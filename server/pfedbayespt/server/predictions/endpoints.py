@@ -145,6 +145,7 @@ TimeoutHeader = Annotated[
         ProblemType.UNSUPPORTED_MEDIA_TYPE,
         ProblemType.BODY_TOO_LARGE,
         ProblemType.BODY_TIMEOUT,
+        ProblemType.QUOTA_EXCEEDED,
         ProblemType.OVERLOADED,
         ProblemType.INFERENCE_UNAVAILABLE,
         example=_EXAMPLE,
@@ -166,7 +167,7 @@ async def predict(
     nor logged.
     """
     begun = time.monotonic()
-    with predictions.admission.admitted():
+    with predictions.admission.admitted(caller.actor):
         await run_in_threadpool(_check_answerable, predictions, caller, name)
         asked = await read_request(request, options, predictions.max_image_bytes)
         done = await predictions.admission.run(
@@ -190,6 +191,7 @@ async def predict(
         ProblemType.UNSUPPORTED_MEDIA_TYPE,
         ProblemType.BODY_TOO_LARGE,
         ProblemType.BODY_TIMEOUT,
+        ProblemType.QUOTA_EXCEEDED,
         ProblemType.OVERLOADED,
         ProblemType.INFERENCE_UNAVAILABLE,
         example=_BATCH_EXAMPLE,
@@ -210,7 +212,7 @@ async def predict_batch(
     same as if it had been sent alone.
     """
     begun = time.monotonic()
-    with predictions.admission.admitted():
+    with predictions.admission.admitted(caller.actor):
         await run_in_threadpool(_check_answerable, predictions, caller, name)
         asked = await read_batch(request, options, predictions.max_batch_images)
         done = await predictions.admission.run(
