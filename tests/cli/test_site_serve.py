@@ -72,7 +72,8 @@ def test_http_and_sdk_and_coordinator_agree_to_the_bit(
 
     assert first == site.predict(image_in(images), model_version=1, **options)
     there = coordinator.admin.predict("shapes", image_in(images).read_bytes(), **options)
-    without_its_prior = replace(site.predictor(), class_prior=None)
+    calibration = coordinator.admin.model_versions.get("shapes", there.model_version).calibration
+    without_its_prior = replace(site.predictor(), class_prior=None, calibration=calibration)
     assert site.predictor().class_prior is not None
     assert there == without_its_prior.predict(image_in(images), **options)
 

@@ -7,12 +7,15 @@ from tests.client_sdk.harness import Coordinator
 
 from pfedbayespt.cli.founding import initial_parameters_file
 from pfedbayespt.client.errors import IntegrityError, StateError
-from pfedbayespt.client.federation_model import FederationModel, PersonalManifest
+from pfedbayespt.client.federation_model import FederationModel
 from pfedbayespt.client.learner import class_prior_of
+from pfedbayespt.client.personal import PersonalManifest
 from pfedbayespt.model.config import HeadConfig
 from pfedbayespt.model.parameters import load_personal_parameters, personal_parameters
 from pfedbayespt.model.sources import InMemoryContexts
 from pfedbayespt.protocol import FederationSpecification, tensors
+
+PERSONAL = PersonalManifest(model_version=0)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def version_0(coordinator: Coordinator, specification: FederationSpecification) 
 def personal_file(model: FederationModel, value: float) -> bytes:
     now = personal_parameters(model.classifier)
     filled = {name: np.full_like(values, value) for name, values in now.items()}
-    return tensors.encode(filled, PersonalManifest())
+    return tensors.encode(filled, PERSONAL)
 
 
 def test_parameters_are_taken_and_given_back(model: FederationModel, version_0: bytes) -> None:
@@ -41,21 +44,21 @@ def test_parameters_are_taken_and_given_back(model: FederationModel, version_0: 
     assert taken.keys() == model.shared().keys()
     assert all(np.array_equal(values, model.shared()[name]) for name, values in taken.items())
     model.take(version_0, personal_file(model, 0.5))
-    assert model.personal_file() == personal_file(model, 0.5)
+    assert model.personal_file(PERSONAL) == personal_file(model, 0.5)
 
 
 def test_without_a_file_personal_parameters_are_zero_again(model: FederationModel, version_0: bytes) -> None:
     """A round that was left must not leave its residual behind."""
     model.take(version_0, personal_file(model, 0.5))
     model.take(version_0, None)
-    assert model.personal_file() == personal_file(model, 0.0)
+    assert model.personal_file(PERSONAL) == personal_file(model, 0.0)
 
 
 def test_a_twin_shares_the_backbone_and_nothing_else(model: FederationModel, version_0: bytes) -> None:
     twin = model.twin()
     twin.take(version_0, personal_file(model, 0.5))
     model.take(version_0, None)
-    assert twin.personal_file() == personal_file(model, 0.5)
+    assert twin.personal_file(PERSONAL) == personal_file(model, 0.5)
     assert twin.classifier.insertion.backbone is model.classifier.insertion.backbone
 
 
@@ -97,4 +100,4 @@ def test_the_class_prior_is_put_back_only_where_nothing_else_has_learnt_it(
     prior = class_prior_of(torch.tensor([0, 0, 0, 1]), head, 2)
     assert (prior is not None) == has_prior
     if prior is not None:
-        assert torch.allclose(prior, torch.tensor([0.75, 0.25]))
+        assert torch.allclose(prior, torch.tensor([0.75, 0.25], dtype=torch.float64))

@@ -51,6 +51,7 @@ class _Ready:
 
     bundle: Bundle
     class_prior: tuple[float, ...] | None
+    site_id: str | None
 
     @classmethod
     def around(cls, predictor: LocalPredictor, specification_digest: str) -> "_Ready":
@@ -61,10 +62,11 @@ class _Ready:
             specification_digest=specification_digest,
             number=predictor.model_version,
             digest=predictor.model_digest,
+            calibration=predictor.calibration,
         )
         prior = predictor.class_prior
         bundle = Bundle(version, model.backbone_config, model.classifier.eval())
-        return cls(bundle, None if prior is None else tuple(prior.double().tolist()))
+        return cls(bundle, None if prior is None else tuple(prior.double().tolist()), predictor.site_id)
 
 
 class SiteInference:
@@ -121,7 +123,7 @@ class SiteInference:
         self,
         version: ServableVersion,
         request: PredictionRequest,
-        site_id: str | None = None,  # noqa: ARG002 - it is this one
+        site_id: str | None = None,  # noqa: ARG002 - whoever asks, the answer is this site's
     ) -> Answer:
         """Answer with a version that `to_answer` named."""
         ready = self._ready.get(version.digest)
@@ -129,7 +131,7 @@ class SiteInference:
             raise InferenceUnavailable(f"version {version.number} was swapped out meanwhile; ask again")
         if request.class_prior is None and ready.class_prior is not None:
             request = request.model_copy(update={"class_prior": ready.class_prior})
-        return ready.bundle.answer(request)
+        return ready.bundle.answer(request, ready.site_id)
 
     def _load(self, number: int | None) -> _Ready:
         with self._loading:

@@ -25,7 +25,13 @@ from pfedbayespt.model.parameters import (
     shared_parameters,
 )
 from pfedbayespt.model.sources import ContextSource
-from pfedbayespt.protocol import CalibrationSketch, Evaluation, FederationSpecification, TensorFileError, tensors
+from pfedbayespt.protocol import (
+    CalibrationSketch,
+    Evaluation,
+    FederationSpecification,
+    TensorFileError,
+    tensors,
+)
 from pfedbayespt.protocol.calibrations import MAX_SKETCH_POINTS, TEMPERATURES
 from pfedbayespt.protocol.tensors import FloatArray
 
@@ -123,9 +129,7 @@ class FederationModel:
         policy = self.specification.calibration
         score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
         with _set_aside(self.classifier):
-            sketch = make_sketch(
-                self.classifier, images, score, TEMPERATURES, max_points=MAX_SKETCH_POINTS
-            )
+            sketch = make_sketch(self.classifier, images, score, TEMPERATURES, max_points=MAX_SKETCH_POINTS)
         return CalibrationSketch(**asdict(sketch))
 
     def _personal_of(self, file: bytes | None) -> dict[str, FloatArray]:

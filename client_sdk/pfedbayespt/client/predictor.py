@@ -3,13 +3,23 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pfedbayespt.client.federation_model import FederationModel
+from pfedbayespt.model.calibration import Array, ConformalScore, conformal_set, tempered
 from pfedbayespt.model.images import prepare, read_image
 from pfedbayespt.model.prediction import Predictive, derive_seed, draw_noise, predict
 from pfedbayespt.model.sources import ContextSource
-from pfedbayespt.protocol import ClassProbability, Evaluation, Prediction, Uncertainty, digest_of_bytes
+from pfedbayespt.protocol import (
+    CalibratedAnswer,
+    ClassProbability,
+    Evaluation,
+    Prediction,
+    Uncertainty,
+    VersionCalibration,
+    digest_of_bytes,
+)
 
 DEFAULT_NUM_SAMPLES = 16
 
@@ -24,6 +34,8 @@ class LocalPredictor:
         model_version: the version's number.
         model_digest: the version's digest.
         class_prior: the site's class frequencies, where they belong into its predictions.
+        site_id: of the site.
+        calibration: of the version's shared parameters; None: it has none, or what is personal here makes it void.
     """
 
     model: FederationModel
@@ -31,6 +43,8 @@ class LocalPredictor:
     model_version: int
     model_digest: str
     class_prior: torch.Tensor | None
+    site_id: str | None = None
+    calibration: VersionCalibration | None = None
 
     def predict(
         self,
@@ -54,7 +68,8 @@ class LocalPredictor:
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
         chosen = derive_seed(content, self.model_digest) if seed is None else seed
         answer = self._predictive(content, num_samples, chosen)
-        ranked = self._ranked(answer)
+        shares = answer.probabilities[0].cpu().double().numpy()
+        ranked = self._ranked(shares)
         return Prediction(
             federation=self.federation,
             label=ranked[0].label,
@@ -65,6 +80,7 @@ class LocalPredictor:
             num_samples=num_samples,
             seed=chosen,
             image_digest=digest_of_bytes(content),
+            calibration=self._calibrated(shares, chosen, float(answer.total[0])),
         )
 
     def evaluate(self, images: ContextSource) -> Evaluation:
@@ -77,15 +93,29 @@ class LocalPredictor:
         noise = draw_noise([seed], num_samples, classifier.posterior.noise_width)
         return predict(classifier, classifier.encode(pixels), noise, self.class_prior)
 
-    def _ranked(self, answer: Predictive) -> tuple[ClassProbability, ...]:
-        probabilities = answer.probabilities[0].cpu()
-        order = probabilities.argsort(descending=True, stable=True).tolist()
+    def _ranked(self, shares: Array) -> tuple[ClassProbability, ...]:
+        calibrated: list[float] | list[None] = [None] * len(shares)
+        if self.calibration is not None:
+            calibrated = tempered(shares[None], self.calibration.calibration.temperature)[0].tolist()
         classes = self.model.specification.classes
         return tuple(
-            # A float32 mean of ones may be one and a rounding error.
-            ClassProbability(label=classes[index], probability=min(float(probabilities[index]), 1.0))
-            for index in order
+            ClassProbability(
+                label=classes[index],
+                probability=min(float(shares[index]), 1.0),  # a float32 mean of ones may exceed one a little
+                calibrated_probability=calibrated[index],
+            )
+            for index in np.argsort(-shares, kind="stable")
         )
+
+    def _calibrated(self, shares: Array, seed: int, total_entropy_nats: float) -> CalibratedAnswer | None:
+        if self.calibration is None:
+            return None
+        policy = self.calibration.calibration.policy
+        score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
+        threshold = self.calibration.calibration.threshold_for(self.site_id).score
+        classes = self.model.specification.classes
+        chosen = tuple(classes[index] for index in conformal_set(shares, score, threshold, seed))
+        return CalibratedAnswer.by(self.calibration, self.site_id, chosen, total_entropy_nats)
 
 
 def _uncertainty(answer: Predictive) -> Uncertainty:

@@ -62,14 +62,22 @@ class Predictors:
         check_parameters(content, self.model.specification, self._federation, chosen.number)
         model = self.model.twin(personal_head=personal_head or personal is not None)
         model.take(content, personal)
+        class_prior = self._class_prior(counts)
+        is_shared_alone = personal is None and class_prior is None
         return LocalPredictor(
-            model, self._federation, chosen.number, chosen.digest, self._class_prior(counts)
+            model,
+            self._federation,
+            chosen.number,
+            chosen.digest,
+            class_prior,
+            self.state.enrolment.site_id,
+            chosen.calibration if is_shared_alone else None,
         )
 
     def _look_up(self, model_version: int | None) -> ServingVersion:
         number = self._serving_number() if model_version is None else model_version
         version = self.client.model_versions.get(self._federation, number)
-        chosen = ServingVersion(number=number, digest=version.digest)
+        chosen = ServingVersion(number=number, digest=version.digest, calibration=version.calibration)
         if model_version is None and chosen != self.state.serving:
             self.state.write_serving(chosen)
         return chosen

@@ -38,6 +38,7 @@ from pfedbayespt.protocol import (
     Message,
     Receipt,
     Slug,
+    VersionCalibration,
 )
 
 Record = TypeVar("Record", bound=Message)
@@ -83,6 +84,7 @@ class ServingVersion(Message):
 
     number: int
     digest: Digest
+    calibration: VersionCalibration | None = None
 
 
 class StateDirectory:

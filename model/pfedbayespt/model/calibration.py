@@ -141,6 +141,16 @@ def conformal_sets(
     return chosen
 
 
+def conformal_set(
+    probabilities: npt.ArrayLike, score: ConformalScore, threshold: float | None, seed: int
+) -> list[int]:
+    """Return the positions of the classes in one image's set, most probable first; `probabilities` [C]."""
+    shares = np.asarray(probabilities, np.float64)
+    scores = score.of_all_classes(shares[None], set_uniforms([seed]))
+    chosen = conformal_sets(scores, shares[None], threshold)[0]
+    return [int(index) for index in np.argsort(-shares, kind="stable") if chosen[index]]
+
+
 def set_uniforms(seeds: Sequence[int]) -> Array:
     """Return u for each seed (uint64)."""
     keys = (np.array([seed, _SET_STREAM], np.uint64) for seed in seeds)

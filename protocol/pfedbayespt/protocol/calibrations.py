@@ -121,6 +121,17 @@ class Calibration(Message):
     )
     abstain: AbstainRule | None
 
+    def threshold_for(self, site_id: str | None) -> Threshold:
+        """Return the threshold for answers to that site: its own if it has one, else the pooled one."""
+        return self.site_thresholds.get(site_id or "", self.threshold)
+
+    def abstains_at(self, total_entropy_nats: float) -> bool | None:
+        """Return whether an answer of this entropy is not to be used; None: there is no rule."""
+        if self.abstain is None:
+            return None
+        limit = self.abstain.total_entropy_nats
+        return limit is None or total_entropy_nats > limit
+
 
 class VersionCalibration(Message):
     """A calibration and the digest of its canonical JSON, which predictions name."""

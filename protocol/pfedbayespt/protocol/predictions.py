@@ -1,12 +1,12 @@
 """A prediction and its honest doubt. All entropies are in nats, H(p) = -sum p log p."""
 
 import base64
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PositiveFloat, WithJsonSchema
 
 from pfedbayespt.protocol._base import Digest, Message, Slug
-from pfedbayespt.protocol.calibrations import ConformalMethod
+from pfedbayespt.protocol.calibrations import ConformalMethod, VersionCalibration
 from pfedbayespt.protocol.problems import Problem
 
 
@@ -107,6 +107,26 @@ class CalibratedAnswer(Message):
     abstain: bool | None = Field(
         description="Whether the federation's rule says not to use this answer; None: it has no rule."
     )
+
+    @classmethod
+    def by(
+        cls,
+        version: VersionCalibration,
+        site_id: str | None,
+        conformal_set: tuple[str, ...],
+        total_entropy_nats: float,
+    ) -> Self:
+        """Return what `version` says of an answer to that site, or to a caller that is none."""
+        calibration = version.calibration
+        return cls(
+            digest=version.digest,
+            temperature=calibration.temperature,
+            conformal_set=conformal_set,
+            method=calibration.policy.method,
+            target_coverage=calibration.policy.target_coverage,
+            scope="site" if site_id in calibration.site_thresholds else "federation",
+            abstain=calibration.abstains_at(total_entropy_nats),
+        )
 
 
 class Prediction(Message):

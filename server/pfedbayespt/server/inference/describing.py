@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pfedbayespt.model.calibration import Array, ConformalScore, conformal_sets, set_uniforms, tempered
+from pfedbayespt.model.calibration import Array, ConformalScore, conformal_set, tempered
 from pfedbayespt.model.prediction import Predictive
 from pfedbayespt.protocol import (
     CalibratedAnswer,
@@ -80,24 +80,12 @@ def _ranked(
 def _calibrated(
     asked: Asked, shares: Array, calibrated: VersionCalibration, predictive: Predictive
 ) -> CalibratedAnswer:
-    calibration = calibrated.calibration
-    policy, rule = calibration.policy, calibration.abstain
-    own = calibration.site_thresholds.get(asked.site_id or "")
+    policy = calibrated.calibration.policy
     score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
-    scores = score.of_all_classes(shares[None], set_uniforms([asked.seed]))
-    chosen = conformal_sets(scores, shares[None], (own or calibration.threshold).score)[0]
-    order = np.argsort(-shares, kind="stable")
+    threshold = calibrated.calibration.threshold_for(asked.site_id).score
     classes = asked.version.specification.classes
-    limit = None if rule is None else rule.total_entropy_nats
-    return CalibratedAnswer(
-        digest=calibrated.digest,
-        temperature=calibration.temperature,
-        conformal_set=tuple(classes[index] for index in order if chosen[index]),
-        method=policy.method,
-        target_coverage=policy.target_coverage,
-        scope="federation" if own is None else "site",
-        abstain=None if rule is None else limit is None or float(predictive.total[0]) > limit,
-    )
+    chosen = tuple(classes[index] for index in conformal_set(shares, score, threshold, asked.seed))
+    return CalibratedAnswer.by(calibrated, asked.site_id, chosen, float(predictive.total[0]))
 
 
 def _samples(predictive: Predictive) -> tuple[tuple[float, ...], ...]:
