@@ -146,7 +146,7 @@ def _kill(_: str) -> None:
 
 
 def _stop(_: str) -> None:
-    # To this very thread: of a signal to the process another thread takes notice, while this one may go on a little.
+    # To this very thread: a signal to the process is noticed by another, while this one may go on a little.
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
