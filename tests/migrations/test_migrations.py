@@ -16,6 +16,7 @@ from tests.contracts.conftest import create_database
 from tests.server.harness import running, settings_for
 
 from pfedbayespt.protocol import (
+    ApiKeyRole,
     FederationStatus,
     ModelVersionStatus,
     RoundStatus,
@@ -33,6 +34,7 @@ INSERT_FEDERATION = (
     "INSERT INTO federations (id, name, status, epoch, specification, specification_digest, created_at)"
 )
 ENUMS: dict[str, type[StrEnum]] = {
+    "api_keys.role": ApiKeyRole,
     "federations.status": FederationStatus,
     "sites.status": SiteStatus,
     "rounds.status": RoundStatus,

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 ANYBODY, ADMIN, SITE = "anybody", "admin", "site"
+LEAD, AUDITOR, PREDICTOR = "federation_lead", "auditor", "predictor"
+STEERING, READING = (ADMIN, LEAD), (ADMIN, LEAD, AUDITOR)
+MEMBERS, PREDICTING = (*READING, SITE), (ADMIN, LEAD, PREDICTOR, SITE)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ def _stranger(name: str) -> Principal:
     return Principal(name, refusal="authentication_required")
 
 
+def _key(name: str, role: str, federation: str) -> Principal:
+    return Principal(name, frozenset({role}), federations=frozenset({federation}))
+
+
 def _site(name: str, federation: str) -> Principal:
     return Principal(name, frozenset({SITE}), federations=frozenset({federation}))
 
@@ -52,6 +59,14 @@ PRINCIPALS = (
     _site("sibling of the same organisation", "alpha"),
     _site("peer of another organisation", "alpha"),
     _site("site of another federation", "beta"),
+    _stranger("revoked API key"),
+    _stranger("spoilt API key"),
+    _key("federation lead", LEAD, "alpha"),
+    _key("auditor", AUDITOR, "alpha"),
+    _key("predictor", PREDICTOR, "alpha"),
+    _key("lead of another federation", LEAD, "beta"),
+    _key("auditor of another federation", AUDITOR, "beta"),
+    _key("predictor of another federation", PREDICTOR, "beta"),
     Principal("admin", frozenset({ADMIN}), federations=None),
 )
 
@@ -103,48 +118,51 @@ ROWS: dict[str, Row] = {
     "POST /v1/sites/me/keys/{key_id}/retire": _for(SITE, own_key=True, body=_RETIREMENT),
     "POST /v1/federations": _for(ADMIN, body={}),
     "GET /v1/federations": _for(ADMIN),
-    f"GET {_FEDERATION}": _for(ADMIN, SITE),
-    f"PUT {_FEDERATION}/initial-parameters": _for(ADMIN, is_upload=True),
-    f"POST {_FEDERATION}/activate": _for(ADMIN),
-    f"POST {_FEDERATION}/pause": _for(ADMIN),
-    f"POST {_FEDERATION}/resume": _for(ADMIN),
-    f"POST {_FEDERATION}/archive": _for(ADMIN),
-    f"POST {_FEDERATION}/enrolment-tokens": _for(ADMIN, body={}),
-    f"GET {_FEDERATION}/sites": _for(ADMIN),
+    f"GET {_FEDERATION}": _for(*MEMBERS),
+    f"PUT {_FEDERATION}/initial-parameters": _for(*STEERING, is_upload=True),
+    f"POST {_FEDERATION}/activate": _for(*STEERING),
+    f"POST {_FEDERATION}/pause": _for(*STEERING),
+    f"POST {_FEDERATION}/resume": _for(*STEERING),
+    f"POST {_FEDERATION}/archive": _for(*STEERING),
+    f"POST {_FEDERATION}/enrolment-tokens": _for(*STEERING, body={"organisation": "clinic"}),
+    f"GET {_FEDERATION}/sites": _for(*READING),
     "GET /v1/sites/me": _for(SITE),
     "GET /v1/sites/me/assignment": _for(SITE),
     "POST /v1/sites/me/leave": _for(SITE, body={}),
-    "POST /v1/sites/{site_id}/suspend": _for(ADMIN),
-    "POST /v1/sites/{site_id}/reinstate": _for(ADMIN),
-    "POST /v1/sites/{site_id}/revoke": _for(ADMIN),
-    f"POST {_FEDERATION}/rounds": _for(ADMIN),
-    f"GET {_FEDERATION}/rounds": _for(ADMIN, SITE),
-    f"GET {_ROUND}": _for(ADMIN, SITE),
-    f"POST {_ROUND}/close": _for(ADMIN),
-    f"POST {_ROUND}/abandon": _for(ADMIN),
+    "POST /v1/sites/{site_id}/suspend": _for(*STEERING),
+    "POST /v1/sites/{site_id}/reinstate": _for(*STEERING),
+    "POST /v1/sites/{site_id}/revoke": _for(*STEERING),
+    f"POST {_FEDERATION}/rounds": _for(*STEERING),
+    f"GET {_FEDERATION}/rounds": _for(*MEMBERS),
+    f"GET {_ROUND}": _for(*MEMBERS),
+    f"POST {_ROUND}/close": _for(*STEERING),
+    f"POST {_ROUND}/abandon": _for(*STEERING),
     f"PUT {_ROUND}/updates/{{site_id}}": _for(SITE, own_name=True, is_upload=True),
-    f"GET {_ROUND}/updates": _for(ADMIN),
-    "GET /v1/updates/{update_id}": _for(ADMIN),
-    f"GET {_FEDERATION}/model-versions": _for(ADMIN, SITE),
-    f"GET {_VERSION}": _for(ADMIN, SITE),
-    f"GET {_VERSION}/parameters": _for(ADMIN, SITE),
+    f"GET {_ROUND}/updates": _for(*READING),
+    "GET /v1/updates/{update_id}": _for(*READING),
+    f"GET {_FEDERATION}/model-versions": _for(*MEMBERS),
+    f"GET {_VERSION}": _for(*MEMBERS),
+    f"GET {_VERSION}/parameters": _for(*MEMBERS),
     f"PUT {_VERSION}/evaluations/{{site_id}}": _for(SITE, own_name=True, body=_EVALUATION),
-    f"GET {_VERSION}/lineage": _for(ADMIN, SITE),
-    "GET /v1/updates/{update_id}/receipt": _for(ADMIN, SITE, own_update=True),
-    "GET /v1/updates/{update_id}/parameters": _for(ADMIN),
-    f"POST {_VERSION}/promote": _for(ADMIN),
-    f"GET {_FEDERATION}/events": _for(ADMIN),
+    f"GET {_VERSION}/lineage": _for(*MEMBERS),
+    "GET /v1/updates/{update_id}/receipt": _for(*MEMBERS, own_update=True),
+    "GET /v1/updates/{update_id}/parameters": _for(*READING),
+    f"POST {_FEDERATION}/api-keys": _for(*STEERING, body={"organisation": "clinic", "name": "spare"}),
+    f"GET {_FEDERATION}/api-keys": _for(*READING),
+    "POST /v1/api-keys/{api_key_id}/revoke": _for(*STEERING),
+    f"POST {_VERSION}/promote": _for(*STEERING),
+    f"GET {_FEDERATION}/events": _for(*READING),
     "GET /v2": _for(ANYBODY),
     "GET /v2/health/live": _for(ANYBODY),
     "GET /v2/health/ready": _for(ANYBODY),
-    f"GET {_MODEL}": _for(ADMIN, SITE),
-    f"GET {_MODEL}/ready": _for(ADMIN, SITE),
-    f"POST {_MODEL}/infer": _for(ADMIN, SITE, body={}),
-    f"GET {_MODEL}/versions/{{version}}": _for(ADMIN, SITE),
-    f"GET {_MODEL}/versions/{{version}}/ready": _for(ADMIN, SITE),
-    f"POST {_MODEL}/versions/{{version}}/infer": _for(ADMIN, SITE, body={}),
-    f"POST {_FEDERATION}/predictions": _for(ADMIN, SITE),
-    f"POST {_FEDERATION}/predictions/batch": _for(ADMIN, SITE),
+    f"GET {_MODEL}": _for(*MEMBERS),
+    f"GET {_MODEL}/ready": _for(*MEMBERS),
+    f"POST {_MODEL}/infer": _for(*MEMBERS, body={}),
+    f"GET {_MODEL}/versions/{{version}}": _for(*MEMBERS),
+    f"GET {_MODEL}/versions/{{version}}/ready": _for(*MEMBERS),
+    f"POST {_MODEL}/versions/{{version}}/infer": _for(*MEMBERS, body={}),
+    f"POST {_FEDERATION}/predictions": _for(*PREDICTING),
+    f"POST {_FEDERATION}/predictions/batch": _for(*PREDICTING),
 }
 
 

@@ -57,6 +57,8 @@ def every_api_operation() -> Iterator[str]:
     yield from (f"GET /v2{what}" for what in ("", "/health/live", "/health/ready"))
     yield from (f"GET {which}{what}" for which in (model, its_version) for what in ("", "/ready"))
     yield from (f"POST {which}/infer" for which in (model, its_version))
+    yield from (f"{method} {federation}/api-keys" for method in ("GET", "POST"))
+    yield "POST /v1/api-keys/{api_key_id}/revoke"
     yield "GET /livez"
     yield "GET /readyz"
 

@@ -36,7 +36,7 @@ def authorisation(folder: Path) -> dict[str, int]:
             for cell in cells(world, operation):
                 figures["authz_cells"] += 1
                 if cell.problem is not None:
-                    response = world.call(operation, cell.principal, cell.places)
+                    response = world.call(operation, cell.caller, cell.places)
                     figures["unexpected_2xx"] += response.status_code < 400
     return dict(figures)
 

@@ -3,7 +3,7 @@
 from collections import deque
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -71,6 +71,58 @@ def invite(
             f"--coordinator-key {invitation.coordinator_key_id}"
         )
         typer.echo(f"\nThe organisation runs, with PFEDBAYESPT_TOKEN set to the token:\n  {command}")
+
+
+@app.command()
+def create_api_key(
+    federation: Federation,
+    organisation: Annotated[
+        str, typer.Option(help="On whose behalf: lower-case letters, digits and hyphens.")
+    ],
+    name: Annotated[str, typer.Option(help="What it is for: lower-case letters, digits and hyphens.")],
+    url: Url,
+    token: Token,
+    *,
+    role: Annotated[
+        Literal["predictor", "auditor", "federation_lead"], typer.Option(help="What its holder may do.")
+    ] = "predictor",
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key for a program or a person that is no site. It is shown this once."""
+    from pfedbayespt.cli.output import show
+    from pfedbayespt.protocol import ApiKeyRole
+
+    with connect(url, token) as client:
+        made = client.federations.create_api_key(federation, organisation, name, ApiKeyRole(role))
+    show(made, as_json=as_json)
+
+
+@app.command()
+def api_keys(federation: Federation, url: Url, token: Token, *, as_json: AsJson = False) -> None:
+    """List a federation's API keys, oldest first, without their secrets."""
+    from pfedbayespt.cli.output import show_all
+
+    columns = {
+        "id": lambda item: item.api_key_id,
+        "name": lambda item: item.name,
+        "organisation": lambda item: item.organisation,
+        "role": lambda item: item.role,
+        "created": lambda item: item.created_at,
+        "revoked": lambda item: item.revoked_at,
+    }
+    with connect(url, token) as client:
+        show_all(client.federations.list_api_keys(federation), columns, as_json=as_json)
+
+
+@app.command()
+def revoke_api_key(
+    api_key_id: Annotated[str, typer.Argument(help="The key's id, api_..., as `admin api-keys` shows it.")],
+    url: Url,
+    token: Token,
+) -> None:
+    """Make an API key worth nothing, for good."""
+    with connect(url, token) as client:
+        typer.echo(f"{client.federations.revoke_api_key(api_key_id).api_key_id} is revoked")
 
 
 @app.command()

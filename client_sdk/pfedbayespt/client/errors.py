@@ -203,6 +203,12 @@ class QuotaExceeded(ProblemError):
     problem_type = ProblemType.QUOTA_EXCEEDED
 
 
+class RateLimited(ProblemError):
+    """Too many requests of late; `retry_after_seconds` says when not any more."""
+
+    problem_type = ProblemType.RATE_LIMITED
+
+
 class Overloaded(ProblemError):
     """The coordinator has more work than it can take."""
 

@@ -8,11 +8,12 @@ A site's assertion is a JWT, `alg` EdDSA, `kid` the id of the site's key, with t
     jti          unique; the coordinator takes each once
 """
 
+from enum import StrEnum
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from pfedbayespt.protocol._base import Message, UtcTime
+from pfedbayespt.protocol._base import Message, Slug, UtcTime
 from pfedbayespt.protocol.signatures import KeyId, PublicKey, SignedMessage
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -50,6 +51,41 @@ class SiteKey(Message):
     key_id: KeyId
     public_key: PublicKey
     created_at: UtcTime
+
+
+class ApiKeyRole(StrEnum):
+    """What an API key lets its holder do in its federation."""
+
+    FEDERATION_LEAD = "federation_lead"
+    AUDITOR = "auditor"
+    PREDICTOR = "predictor"
+
+
+class ApiKeyCreate(Message):
+    """Ask for an API key on behalf of an organisation."""
+
+    organisation: Slug
+    name: Slug = Field(description="What it is for.")
+    role: ApiKeyRole = ApiKeyRole.PREDICTOR
+
+
+class ApiKey(Message):
+    """An API key, without its secret."""
+
+    api_key_id: str
+    federation: Slug
+    organisation: Slug
+    name: Slug
+    role: ApiKeyRole
+    created_at: UtcTime
+    revoked_at: UtcTime | None
+
+
+class NewApiKey(Message):
+    """A new API key, shown this once: the coordinator keeps only the SHA-256 of its secret."""
+
+    key: str
+    api_key: ApiKey
 
 
 class KeyPossession(SignedMessage):

@@ -51,6 +51,7 @@ class ProblemType(Enum):
     NO_SERVING_VERSION = ProblemKind(409, "The federation has no model version to answer with")
     INFERENCE_UNAVAILABLE = ProblemKind(503, "No inference runs here now")
     QUOTA_EXCEEDED = ProblemKind(429, "This caller has as much under way as one caller may")
+    RATE_LIMITED = ProblemKind(429, "Too many requests of late")
     OVERLOADED = ProblemKind(503, "The service has more work than it can take")
     STORAGE_EXHAUSTED = ProblemKind(507, "The coordinator's storage is full; nothing was acknowledged")
     PROTOCOL_MISMATCH = ProblemKind(426, "The two sides speak different versions of the protocol")

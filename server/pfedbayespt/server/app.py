@@ -20,6 +20,7 @@ from pfedbayespt.server import (
     schema,
     ui,
 )
+from pfedbayespt.server.api_keys import endpoints as api_keys
 from pfedbayespt.server.audit import endpoints as audit
 from pfedbayespt.server.blobs import FolderBlobStore, OnBroken, leave_it
 from pfedbayespt.server.context import Context
@@ -61,7 +62,7 @@ _TENSOR_UPLOADS: Final = re.compile(
 _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
 _INFERENCE_UPLOADS: Final = re.compile(r"/v2/models/.+/infer")
 _BATCH_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions/batch")
-_COORDINATOR: Final = (federations, sites, keys, rounds, updates, model_versions, events, audit)
+_COORDINATOR: Final = (federations, sites, keys, api_keys, rounds, updates, model_versions, events, audit)
 
 
 def create_app(

@@ -11,6 +11,7 @@ from pfedbayespt.protocol import SigningKey
 from pfedbayespt.server import keys
 from pfedbayespt.server.blobs import BlobStore
 from pfedbayespt.server.database import Database
+from pfedbayespt.server.rate_limits import RateLimits
 from pfedbayespt.server.settings import Settings
 
 
@@ -25,6 +26,11 @@ class Context:
     worker_id: str = "embedded"
     work: threading.Event = field(default_factory=threading.Event)  # set: something may be due now
     is_warm: threading.Event = field(default_factory=threading.Event)  # set: what serves here is loaded
+
+    @cached_property
+    def rates(self) -> RateLimits:
+        """What the holders of API keys have asked of this process lately."""
+        return RateLimits(self.settings.api_key_requests_per_minute)
 
     @cached_property
     def signer(self) -> SigningKey:

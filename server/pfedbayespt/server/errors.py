@@ -11,6 +11,7 @@
     ├── TransitionNotAllowed      ├── DigestMismatch           ├── ProtocolMismatch
     │   └── LostRace              ├── EvaluationConflict       └── InternalError
                                   ├── SignatureRejected
+                                  ├── RateLimited
                                   ├── BodyTooLarge
                                   ├── QuotaExceeded
 
@@ -204,6 +205,16 @@ class QuotaExceeded(CoordinatorError):
     problem = ProblemType.QUOTA_EXCEEDED
 
     def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimited(CoordinatorError):
+    """The caller has asked too often of late; `retry_after_seconds` says when not any more."""
+
+    problem = ProblemType.RATE_LIMITED
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
 

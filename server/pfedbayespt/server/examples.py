@@ -6,6 +6,8 @@ from typing import Final
 from pfedbayespt.protocol import (
     AccessToken,
     AggregationInput,
+    ApiKey,
+    ApiKeyRole,
     Assignment,
     BackboneSpecification,
     CoordinatorIdentity,
@@ -20,6 +22,7 @@ from pfedbayespt.protocol import (
     LineageInput,
     ModelVersion,
     ModelVersionStatus,
+    NewApiKey,
     Page,
     Receipt,
     Round,
@@ -59,6 +62,18 @@ ACCESS_TOKEN: Final = AccessToken(
 )
 SITE_KEY: Final = SiteKey(key_id=_SIGNED["key_id"], public_key="A" * 43, created_at=_NOON)
 SITE_KEYS: Final[Page[SiteKey]] = Page(items=(SITE_KEY,), next_cursor=None)
+
+API_KEY: Final = ApiKey(
+    api_key_id="api_5f2c1f0e9d3b4a7c",
+    federation=_NAME,
+    organisation="hospital-north",
+    name="reading-room",
+    role=ApiKeyRole.PREDICTOR,
+    created_at=_NOON,
+    revoked_at=None,
+)
+NEW_API_KEY: Final = NewApiKey(key="fp_live_5f2c1f0e9d3b4a7c_" + "A" * 43 + "c0ffee00", api_key=API_KEY)
+API_KEYS: Final[Page[ApiKey]] = Page(items=(API_KEY,), next_cursor=None)
 
 SPECIFICATION: Final = FederationSpecification(
     classes=("benign", "malignant", "unsure"),

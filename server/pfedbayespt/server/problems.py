@@ -23,6 +23,7 @@ from pfedbayespt.server.errors import (
     NotFound,
     Overloaded,
     QuotaExceeded,
+    RateLimited,
     StorageExhausted,
 )
 
@@ -112,7 +113,7 @@ def _log_failure(seen: CoordinatorError, error: Exception) -> None:
 def _headers_of(error: CoordinatorError) -> dict[str, str]:
     if error.problem.status == 401:
         return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, Overloaded | QuotaExceeded):
+    if isinstance(error, Overloaded | QuotaExceeded | RateLimited):
         return {"Retry-After": str(error.retry_after_seconds)}
     if error.problem.status == 503:
         return {"Retry-After": str(_UNAVAILABLE_RETRY_SECONDS)}

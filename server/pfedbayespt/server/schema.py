@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData
 
+from pfedbayespt.server.api_keys import models as _api_keys
 from pfedbayespt.server.calibrations import models as _calibrations
 from pfedbayespt.server.database import Database
 from pfedbayespt.server.events import models as _events
@@ -26,7 +27,7 @@ from pfedbayespt.server.sites import models as _sites
 from pfedbayespt.server.updates import models as _updates
 
 METADATA: Final[MetaData] = Base.metadata
-MODELS: Final = (_calibrations, _events, _federations, _model_versions, _rounds, _sites, _updates)
+MODELS: Final = (_api_keys, _calibrations, _events, _federations, _model_versions, _rounds, _sites, _updates)
 _PACKAGE: Final = Path(__file__).parent
 
 

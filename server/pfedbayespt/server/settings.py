@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     access_token_seconds: Annotated[int, Field(ge=60, le=3600)] = Field(
         default=900, description="How long a site's access token is good, unless something ends it before."
     )
+    api_key_requests_per_minute: PositiveInt = Field(
+        default=600,
+        description="Requests with one API key to one kind of operation; an organisation has five times as many.",
+    )
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     public_docs: bool = Field(default=True, description="Serve /docs, /redoc and /openapi.json.")

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pfedbayespt.client.connection import Connection, parse, segment
 from pfedbayespt.client.resources._files import send_tensor_file
 from pfedbayespt.protocol import (
+    ApiKey,
+    ApiKeyCreate,
+    ApiKeyRole,
     EnrolmentToken,
     EnrolmentTokenCreate,
     Federation,
     FederationCreate,
     FederationSpecification,
     ModelVersion,
+    NewApiKey,
 )
 
 
@@ -54,6 +58,21 @@ class Federations:
     def archive(self, name: str) -> Federation:
         """End the federation for good (admin)."""
         return self._connection.post(f"{_path(name)}/archive", Federation)
+
+    def create_api_key(
+        self, name: str, organisation: str, key_name: str, role: ApiKeyRole = ApiKeyRole.PREDICTOR
+    ) -> NewApiKey:
+        """Make an API key; it is shown this once (admin, federation lead)."""
+        message = ApiKeyCreate(organisation=organisation, name=key_name, role=role)
+        return self._connection.post(f"{_path(name)}/api-keys", NewApiKey, message)
+
+    def list_api_keys(self, name: str) -> Iterator[ApiKey]:
+        """Yield the federation's API keys, oldest first, without their secrets (admin, lead, auditor)."""
+        return self._connection.pages(f"{_path(name)}/api-keys", ApiKey)
+
+    def revoke_api_key(self, api_key_id: str) -> ApiKey:
+        """Make an API key worth nothing; repeating it is harmless (admin, federation lead)."""
+        return self._connection.post(f"/v1/api-keys/{segment(api_key_id)}/revoke", ApiKey)
 
     def create_enrolment_token(
         self, name: str, organisation: str, valid_seconds: int = 24 * 3600

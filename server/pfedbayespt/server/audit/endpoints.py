@@ -6,7 +6,7 @@ from fastapi.responses import StreamingResponse
 from pfedbayespt.protocol import Lineage, ProblemType, Receipt
 from pfedbayespt.server import examples
 from pfedbayespt.server.audit import service
-from pfedbayespt.server.auth import Admin, Member, visible_federation
+from pfedbayespt.server.auth import Member, Reading, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
 from pfedbayespt.server.model_versions.endpoints import chunks
@@ -44,7 +44,7 @@ def read_receipt(update_id: UpdateId, context: ContextDep, caller: Member) -> Re
     response_class=StreamingResponse,
     **documented("Download an update", ProblemType.NOT_FOUND),
 )
-def download_update(update_id: UpdateId, context: ContextDep, caller: Admin) -> StreamingResponse:
+def download_update(update_id: UpdateId, context: ContextDep, caller: Reading) -> StreamingResponse:
     """Download the file of an accepted update, so that versions can be computed again from it."""
     with context.database.read() as tx:
         update = service.find_accepted(tx, caller, update_id)

@@ -84,7 +84,7 @@ def _ancestors(version: ModelVersionRecord) -> Iterator[Ancestor]:
 def _input(tx: Transaction, caller: Caller, part: RoundInput) -> LineageInput:
     described = versions.describe_input(part)
     site = tx.session.get_one(SiteRecord, described.site_id)
-    is_known = caller.organisation in {None, site.organisation}
+    is_known = caller.may_know(site.organisation)
     return LineageInput(
         update_id=described.update_id,
         digest=described.digest,

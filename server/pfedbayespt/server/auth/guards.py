@@ -3,7 +3,8 @@
 Rules:
 1. Every operation declares who may call it with `Allow(...)`; `check_declared` refuses to start an app with
    one that does not.
-2. A site calls with an access token (`tokens`), the admin with the admin token, compared in constant time.
+2. A site calls with an access token (`tokens`), others with an API key (`api_keys`), the admin with the admin
+   token; keys and the admin token are compared in constant time.
 3. The principal is loaded anew for every request, so that a suspension or a revocation holds from the next
    request on.
 4. What belongs to another federation does not exist for a site: it gets `not_found`, never a hint.
@@ -19,8 +20,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 
 from pfedbayespt.protocol import SiteStatus
-from pfedbayespt.server.auth import tokens
-from pfedbayespt.server.auth.principals import AdminCaller, Caller, Role, SiteCaller
+from pfedbayespt.server.auth import api_keys, tokens
+from pfedbayespt.server.auth.principals import AdminCaller, Caller, KeyCaller, Role, SiteCaller
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import AuthenticationRequired, NotFound, PermissionDenied
@@ -30,7 +31,7 @@ from pfedbayespt.server.sites.models import SiteKeyRecord
 _BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="bearer",
-    description="The admin token, or a site's access token (`POST /v1/token`).",
+    description="The admin token, an API key, or a site's access token (`POST /v1/token`).",
 )
 
 
@@ -47,17 +48,22 @@ class Allow:
     ) -> Caller:
         """Return the caller.
 
+        An API key's requests are counted, per kind of operation, so that nobody takes more than a fair share.
+
         Raises:
             AuthenticationRequired: no credential, or none that is valid now.
             PermissionDenied: a valid one, of somebody who may not do this.
+            RateLimited: too many requests with this key, or of this organisation, within the last minute.
         """
         if credentials is None:
             raise AuthenticationRequired(
-                "send the header `Authorization: Bearer <admin token or access token>`"
+                "send the header `Authorization: Bearer <admin token, API key or access token>`"
             )
         caller = _identify(context, credentials.credentials)
         if caller.role not in self.roles:
             raise PermissionDenied(f"this operation is for: {', '.join(sorted(self.roles))}")
+        if isinstance(caller, KeyCaller):
+            context.rates.count(caller.api_key_id, caller.organisation, "+".join(sorted(self.roles)))
         return caller
 
 
@@ -71,8 +77,12 @@ class AllowEverybody(Allow):
 EVERYBODY = Depends(AllowEverybody())
 Admin = Annotated[AdminCaller, Depends(Allow(Role.ADMIN))]
 Site = Annotated[SiteCaller, Depends(Allow(Role.SITE))]
-MEMBER = Allow(Role.ADMIN, Role.SITE)
+Steering = Annotated[AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD))]
+Reading = Annotated[AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.AUDITOR))]
+MEMBER = Allow(Role.ADMIN, Role.LEAD, Role.AUDITOR, Role.SITE)
 Member = Annotated[Caller, Depends(MEMBER)]
+PREDICTING = Allow(Role.ADMIN, Role.LEAD, Role.PREDICTOR, Role.SITE)
+Predicting = Annotated[Caller, Depends(PREDICTING)]
 
 
 def check_declared(routers: Iterable[APIRouter]) -> None:
@@ -87,7 +97,7 @@ def check_declared(routers: Iterable[APIRouter]) -> None:
         if declared != 1:
             raise RuntimeError(
                 f"{route!r} declares {declared} times who may call it; "
-                "give it exactly one of Admin, Site, Member or EVERYBODY"
+                "give it exactly one of Admin, Steering, Reading, Predicting, Site, Member or EVERYBODY"
             )
 
 
@@ -109,6 +119,8 @@ def _identify(context: Context, credential: str) -> Caller:
     if secrets.compare_digest(credential.encode(), admin_token.encode()):
         return AdminCaller()
     with context.database.read() as tx:
+        if api_keys.is_one(credential):
+            return api_keys.identify(tx, credential)
         claims = tokens.read_access_token(context.signer, credential, tx.now)
         key = tx.session.get(SiteKeyRecord, claims.key)
         return active_site(key, claims.sub)

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from pfedbayespt.protocol import Event, Page, ProblemType
 from pfedbayespt.server import examples
-from pfedbayespt.server.auth import Admin, visible_federation
+from pfedbayespt.server.auth import Reading, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.events import service
 from pfedbayespt.server.openapi import documented
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["events"])
     "/federations/{name}/events",
     **documented("List events", ProblemType.NOT_FOUND, example=examples.EVENTS),
 )
-def list_events(name: FederationName, context: ContextDep, caller: Admin, page: PageDep) -> Page[Event]:
+def list_events(name: FederationName, context: ContextDep, caller: Reading, page: PageDep) -> Page[Event]:
     """List every state change of a federation and what belongs to it, oldest first."""
     with context.database.read() as tx:
         return service.list_page(tx, visible_federation(tx, caller, name), page)

@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import Federation, FederationCreate, ModelVersion, Page, ProblemType
 from pfedbayespt.server import examples
-from pfedbayespt.server.auth import Admin, AdminCaller, Member, visible_federation
+from pfedbayespt.server.auth import Admin, Caller, Member, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.failpoints import failpoint
@@ -68,7 +68,7 @@ def read_federation(name: FederationName, context: ContextDep, caller: Member) -
     openapi_extra=tensor_body("The shared parameters of version 0, with their manifest."),
 )
 async def put_initial_parameters(
-    name: FederationName, request: Request, response: Response, context: ContextDep, caller: Admin
+    name: FederationName, request: Request, response: Response, context: ContextDep, caller: Steering
 ) -> ModelVersion:
     """Give a draft its version 0, which serves at once. Its tensors become the federation's schema.
 
@@ -89,31 +89,31 @@ async def put_initial_parameters(
 
 
 @router.post("/{name}/activate", **documented("Activate a federation", *_CHANGE, example=examples.FEDERATION))
-def activate_federation(name: FederationName, context: ContextDep, caller: Admin) -> Federation:
+def activate_federation(name: FederationName, context: ContextDep, caller: Steering) -> Federation:
     """Open a draft that has its initial parameters: rounds may start."""
     return _change(context, caller, name, service.activate)
 
 
 @router.post("/{name}/pause", **documented("Pause a federation", *_CHANGE, example=examples.FEDERATION))
-def pause_federation(name: FederationName, context: ContextDep, caller: Admin) -> Federation:
+def pause_federation(name: FederationName, context: ContextDep, caller: Steering) -> Federation:
     """Start no more rounds; a live one goes on."""
     return _change(context, caller, name, lifecycle.pause)
 
 
 @router.post("/{name}/resume", **documented("Resume a federation", *_CHANGE, example=examples.FEDERATION))
-def resume_federation(name: FederationName, context: ContextDep, caller: Admin) -> Federation:
+def resume_federation(name: FederationName, context: ContextDep, caller: Steering) -> Federation:
     """Let rounds start again."""
     return _change(context, caller, name, lifecycle.resume)
 
 
 @router.post("/{name}/archive", **documented("Archive a federation", *_CHANGE, example=examples.FEDERATION))
-def archive_federation(name: FederationName, context: ContextDep, caller: Admin) -> Federation:
+def archive_federation(name: FederationName, context: ContextDep, caller: Steering) -> Federation:
     """End a federation for good. A live round is abandoned; versions and events can still be read."""
     return _change(context, caller, name, service.archive)
 
 
 def _change(
-    context: Context, caller: AdminCaller, name: str, change: Callable[[Transaction, FederationRecord], None]
+    context: Context, caller: Caller, name: str, change: Callable[[Transaction, FederationRecord], None]
 ) -> Federation:
     with context.database.write(caller.actor) as tx:
         federation = visible_federation(tx, caller, name, lock=True)
@@ -125,7 +125,7 @@ def _change(
     return message
 
 
-def _expect(context: Context, caller: AdminCaller, name: str, digest: str) -> initial.Expected:
+def _expect(context: Context, caller: Caller, name: str, digest: str) -> initial.Expected:
     with context.database.read() as tx:
         federation = visible_federation(tx, caller, name)
         versions.check_initial(tx, federation, digest)
@@ -133,7 +133,7 @@ def _expect(context: Context, caller: AdminCaller, name: str, digest: str) -> in
 
 
 def _add_initial(
-    context: Context, caller: AdminCaller, name: str, file: initial.File
+    context: Context, caller: Caller, name: str, file: initial.File
 ) -> tuple[ModelVersion, bool]:
     with context.database.write(caller.actor) as tx:
         federation = visible_federation(tx, caller, name, lock=True)

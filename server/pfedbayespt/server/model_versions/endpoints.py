@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from pfedbayespt.protocol import Evaluation, ModelVersion, Page, ProblemType, SiteEvaluation
 from pfedbayespt.server import examples
-from pfedbayespt.server.auth import Admin, Member, Site, visible_federation
+from pfedbayespt.server.auth import Member, Site, Steering, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.errors import PermissionDenied
 from pfedbayespt.server.failpoints import failpoint
@@ -108,7 +108,7 @@ def put_evaluation(
     ),
 )
 def promote_model_version(
-    name: FederationName, number: VersionNumber, context: ContextDep, caller: Admin
+    name: FederationName, number: VersionNumber, context: ContextDep, caller: Steering
 ) -> ModelVersion:
     """Let a held version serve after all, or roll back to a retired one. A live round is abandoned."""
     with context.database.write(caller.actor) as tx:

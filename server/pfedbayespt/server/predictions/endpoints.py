@@ -22,7 +22,7 @@ from pfedbayespt.protocol import (
     digest_of_bytes,
 )
 from pfedbayespt.server import problems
-from pfedbayespt.server.auth import Caller, Member, SiteCaller
+from pfedbayespt.server.auth import Caller, Predicting, SiteCaller
 from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import FederationName
@@ -156,7 +156,7 @@ async def predict(
     name: FederationName,
     request: Request,
     predictions: PredictionsDep,
-    caller: Member,
+    caller: Predicting,
     options: Annotated[PredictionOptions, Query()],
     timeout: TimeoutHeader = None,
 ) -> Response:
@@ -202,7 +202,7 @@ async def predict_batch(
     name: FederationName,
     request: Request,
     predictions: PredictionsDep,
-    caller: Member,
+    caller: Predicting,
     options: Annotated[PredictionOptions, Query()],
     timeout: TimeoutHeader = None,
 ) -> Response:

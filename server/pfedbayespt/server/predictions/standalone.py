@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from pfedbayespt.protocol import ProblemType
 from pfedbayespt.server import logs, problems
-from pfedbayespt.server.auth import EVERYBODY, MEMBER, Caller
+from pfedbayespt.server.auth import EVERYBODY, PREDICTING, Caller
 from pfedbayespt.server.errors import Overloaded
 from pfedbayespt.server.health import Health
 from pfedbayespt.server.limits import BodyLimit, BodyLimits
@@ -39,7 +39,7 @@ def create_app(predictions: Predictions, identify: Identify, is_ready: Callable[
     logs.configure_unless_done()
     app = FastAPI(title="pFedBayesPT predictions", version="1", separate_input_output_schemas=False)
     app.state.predictions = predictions
-    app.dependency_overrides[MEMBER] = _guard(identify)
+    app.dependency_overrides[PREDICTING] = _guard(identify)
     app.include_router(endpoints.router)
     app.include_router(_health(is_ready))
     problems.install(app)

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from pfedbayespt.protocol import Page, ProblemType, Round
 from pfedbayespt.server import examples
-from pfedbayespt.server.auth import Admin, AdminCaller, Member, visible_federation
+from pfedbayespt.server.auth import Caller, Member, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.openapi import documented
@@ -24,7 +24,7 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
     "/federations/{name}/rounds",
     **documented("Start a round now", *_CHANGE, example=examples.ROUND, status=201),
 )
-def start_round(name: FederationName, context: ContextDep, caller: Admin) -> Round:
+def start_round(name: FederationName, context: ContextDep, caller: Steering) -> Round:
     """Start a round by hand; those of `num_rounds` start by themselves."""
     with context.database.write(caller.actor) as tx:
         round_ = service.start(tx, visible_federation(tx, caller, name, lock=True))
@@ -48,7 +48,7 @@ def read_round(round_id: RoundId, context: ContextDep, caller: Member) -> Round:
 
 
 @router.post("/rounds/{round_id}/close", **documented("Close a round now", *_CHANGE, example=examples.ROUND))
-def close_round(round_id: RoundId, context: ContextDep, caller: Admin) -> Round:
+def close_round(round_id: RoundId, context: ContextDep, caller: Steering) -> Round:
     """End collecting before the deadline and aggregate what is there, if that is a quorum."""
     deadline = timedelta(seconds=context.settings.aggregation_deadline_seconds)
 
@@ -59,7 +59,7 @@ def close_round(round_id: RoundId, context: ContextDep, caller: Admin) -> Round:
 
 
 @router.post("/rounds/{round_id}/abandon", **documented("Abandon a round", *_CHANGE, example=examples.ROUND))
-def abandon_round(round_id: RoundId, context: ContextDep, caller: Admin) -> Round:
+def abandon_round(round_id: RoundId, context: ContextDep, caller: Steering) -> Round:
     """End a live round without a result."""
 
     def abandon(tx: Transaction, round_: RoundRecord) -> None:
@@ -69,7 +69,7 @@ def abandon_round(round_id: RoundId, context: ContextDep, caller: Admin) -> Roun
 
 
 def _change(
-    context: Context, caller: AdminCaller, round_id: str, change: Callable[[Transaction, RoundRecord], None]
+    context: Context, caller: Caller, round_id: str, change: Callable[[Transaction, RoundRecord], None]
 ) -> Round:
     with context.database.write(caller.actor) as tx:
         round_ = service.find(tx, caller, round_id, lock=True)

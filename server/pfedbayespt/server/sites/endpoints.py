@@ -18,9 +18,10 @@ from pfedbayespt.protocol import (
 )
 from pfedbayespt.protocol import Site as SiteMessage
 from pfedbayespt.server import examples
-from pfedbayespt.server.auth import EVERYBODY, Admin, AdminCaller, Site, visible_federation
+from pfedbayespt.server.auth import EVERYBODY, Caller, Reading, Site, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.errors import NotFound
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.pages import PageDep
 from pfedbayespt.server.paths import FederationName, SiteId
@@ -37,7 +38,7 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
     **documented("Create an enrolment token", *_CHANGE, example=examples.ENROLMENT_TOKEN, status=201),
 )
 def create_enrolment_token(
-    name: FederationName, body: EnrolmentTokenCreate, context: ContextDep, caller: Admin
+    name: FederationName, body: EnrolmentTokenCreate, context: ContextDep, caller: Steering
 ) -> EnrolmentToken:
     """Make a token that lets one site of one organisation join, once. It is shown this once only."""
     with context.database.write(caller.actor) as tx:
@@ -113,35 +114,39 @@ def leave_federation(body: SiteLeave, context: ContextDep, caller: Site) -> Site
 @router.get(
     "/federations/{name}/sites", **documented("List sites", ProblemType.NOT_FOUND, example=examples.SITES)
 )
-def list_sites(name: FederationName, context: ContextDep, caller: Admin, page: PageDep) -> Page[SiteMessage]:
+def list_sites(
+    name: FederationName, context: ContextDep, caller: Reading, page: PageDep
+) -> Page[SiteMessage]:
     """List the federation's sites, oldest first."""
     with context.database.read() as tx:
         return service.list_page(tx, visible_federation(tx, caller, name), page)
 
 
 @router.post("/sites/{site_id}/suspend", **documented("Suspend a site", *_CHANGE, example=examples.SITE))
-def suspend_site(site_id: SiteId, context: ContextDep, caller: Admin) -> SiteMessage:
+def suspend_site(site_id: SiteId, context: ContextDep, caller: Steering) -> SiteMessage:
     """Shut a site out from its next request on, until it is reinstated."""
     return _change(context, caller, site_id, lifecycle.suspend)
 
 
 @router.post("/sites/{site_id}/reinstate", **documented("Reinstate a site", *_CHANGE, example=examples.SITE))
-def reinstate_site(site_id: SiteId, context: ContextDep, caller: Admin) -> SiteMessage:
+def reinstate_site(site_id: SiteId, context: ContextDep, caller: Steering) -> SiteMessage:
     """Let a suspended site take part again."""
     return _change(context, caller, site_id, lifecycle.reinstate)
 
 
 @router.post("/sites/{site_id}/revoke", **documented("Revoke a site", *_CHANGE, example=examples.SITE))
-def revoke_site(site_id: SiteId, context: ContextDep, caller: Admin) -> SiteMessage:
+def revoke_site(site_id: SiteId, context: ContextDep, caller: Steering) -> SiteMessage:
     """Shut a site out for good. Its updates that are not aggregated yet are discarded."""
     return _change(context, caller, site_id, service.revoke)
 
 
 def _change(
-    context: Context, caller: AdminCaller, site_id: str, change: Callable[[Transaction, SiteRecord], None]
+    context: Context, caller: Caller, site_id: str, change: Callable[[Transaction, SiteRecord], None]
 ) -> SiteMessage:
     with context.database.write(caller.actor) as tx:
         site = service.find(tx, site_id)
+        if not caller.belongs_to(site.federation_id):
+            raise NotFound(f"there is no site {site_id!r}")
         change(tx, site)
         message = service.describe(site, site.federation.name)
     context.work.set()

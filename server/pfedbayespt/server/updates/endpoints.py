@@ -5,7 +5,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import Page, ProblemType, Receipt, Update, UpdateStatement
 from pfedbayespt.server import examples
-from pfedbayespt.server.auth import Admin, Site, SiteCaller
+from pfedbayespt.server.auth import Reading, Site, SiteCaller
 from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.errors import UpdateRejected
@@ -82,7 +82,7 @@ async def submit_update(
     "/rounds/{round_id}/updates",
     **documented("List a round's updates", ProblemType.NOT_FOUND, example=examples.UPDATES),
 )
-def list_updates(round_id: RoundId, context: ContextDep, caller: Admin, page: PageDep) -> Page[Update]:
+def list_updates(round_id: RoundId, context: ContextDep, caller: Reading, page: PageDep) -> Page[Update]:
     """List what was submitted in a round, oldest first, quarantined updates too."""
     with context.database.read() as tx:
         return service.list_page(tx, rounds.find(tx, caller, round_id), page)
@@ -91,10 +91,10 @@ def list_updates(round_id: RoundId, context: ContextDep, caller: Admin, page: Pa
 @router.get(
     "/updates/{update_id}", **documented("Read an update", ProblemType.NOT_FOUND, example=examples.UPDATE)
 )
-def read_update(update_id: UpdateId, context: ContextDep, _: Admin) -> Update:
+def read_update(update_id: UpdateId, context: ContextDep, caller: Reading) -> Update:
     """Read an update's manifest, verdict and share."""
     with context.database.read() as tx:
-        return service.describe(tx, service.find(tx, update_id))
+        return service.describe(tx, service.find(tx, caller, update_id))
 
 
 def _expect(

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from pfedbayespt.protocol import UpdateStatus
 from pfedbayespt.server.database import Transaction
-from pfedbayespt.server.rounds.models import RoundInput
+from pfedbayespt.server.rounds.models import RoundInput, RoundRecord
 from pfedbayespt.server.updates.models import UpdateRecord
 
 
@@ -23,6 +23,13 @@ def submitted(tx: Transaction, origin_round_id: str, site_id: str) -> UpdateReco
         UpdateRecord.status != UpdateStatus.QUARANTINED,
     )
     return tx.session.scalars(query).one_or_none()
+
+
+def federation_id(tx: Transaction, update: UpdateRecord) -> str:
+    """Return the federation that an update belongs to."""
+    return tx.session.scalars(
+        select(RoundRecord.federation_id).where(RoundRecord.id == update.round_id)
+    ).one()
 
 
 def counted(tx: Transaction, round_id: str, site_id: str) -> UpdateRecord | None:

@@ -29,7 +29,7 @@ from pfedbayespt.protocol import (
     UpdateStatement,
     UpdateStatus,
 )
-from pfedbayespt.server.auth import SiteCaller
+from pfedbayespt.server.auth import Caller, SiteCaller
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import (
     NotFound,
@@ -147,14 +147,14 @@ def quarantine(tx: Transaction, caller: SiteCaller, round_id: str, refused: Refu
     lifecycle.quarantine(tx, update, round_.federation_id, verdict)
 
 
-def find(tx: Transaction, update_id: str) -> UpdateRecord:
+def find(tx: Transaction, caller: Caller, update_id: str) -> UpdateRecord:
     """Return an update.
 
     Raises:
-        NotFound: there is none of that id.
+        NotFound: there is none of that id, or not for this caller.
     """
     update = repository.by_id(tx, update_id)
-    if update is None:
+    if update is None or not caller.belongs_to(repository.federation_id(tx, update)):
         raise NotFound(f"there is no update {update_id!r}")
     return update
 
