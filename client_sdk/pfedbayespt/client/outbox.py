@@ -38,14 +38,25 @@ class Outbox:
         self._personal = PersonalStore(state_directory / "personal")
 
     def put(self, update: bytes, personal: bytes | None) -> None:
-        """Keep an update, and the personal parameters that were trained with it (None: there are none)."""
+        """Keep an update, and the personal parameters that were trained with it (None: there are none).
+
+        Raises:
+            StateError: the disk is full or broken; nothing of it is kept.
+        """
         beside = self._folder.with_name(".outbox.new")
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(mode=0o700)
-        write_through(beside / _UPDATE, update)
-        if personal is not None:
-            write_through(beside / _PERSONAL, personal)
-        flush_folder(beside)
+        try:
+            beside.mkdir(mode=0o700)
+            write_through(beside / _UPDATE, update)
+            if personal is not None:
+                write_through(beside / _PERSONAL, personal)
+            flush_folder(beside)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise StateError(
+                f"the finished update cannot be kept in {self._folder.parent}: {error.strerror}; "
+                "mend that and run the site again, it goes on where it was"
+            ) from error
         self.discard()
         beside.rename(self._folder)
         flush_folder(self._folder.parent)
