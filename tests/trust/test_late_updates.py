@@ -1,4 +1,4 @@
-"""The lineage of an asynchronous federation with a server optimiser: stale updates are verified and recomputed too."""
+"""An asynchronous federation with a server optimiser: stale updates too are verified and recomputed offline."""
 
 from pathlib import Path
 

@@ -105,7 +105,8 @@ class Settings(BaseSettings):
         description="Compile the backbone's feed-forward networks: needs a C++ compiler and a longer start.",
     )
     max_predictions_per_caller: PositiveInt | None = Field(
-        default=None, description="Predictions that one caller may have under way; None: as many as all together."
+        default=None,
+        description="Predictions that one caller may have under way; None: as many as all together.",
     )
     prediction_queue_seconds: PositiveFloat = Field(
         default=10.0, description="A prediction whose turn has not come after this is refused as overload."
