@@ -69,9 +69,12 @@ def listening(app: FastAPI) -> Iterator[str]:
     thread.join(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; where CI has none, that is a failure and no reason to skip."""
+    """Debian's Chromium; where CI has none, that is a failure and no reason to skip.
+
+    Playwright keeps an event loop running in this thread as long as it lives, which no other module can do with.
+    """
     executable = os.environ.get("TEST_CHROMIUM") or shutil.which("chromium")
     if executable is None:
         message = "no Chromium: install the Debian package `chromium` or set TEST_CHROMIUM"
