@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -145,6 +147,21 @@ def test_transparency_shows_white():
     pixels[0, :, 3] = (0, 128, 255)
     image = np.asarray(read_image(encode(Image.fromarray(pixels))))
     np.testing.assert_allclose(image[0], [(255, 255, 255), (227, 127, 127), (200, 0, 0)], atol=1)
+
+
+def test_a_large_transparent_image_costs_its_pixels_twice_and_no_more(tmp_path):
+    """Pillow takes four bytes a pixel: 100 MB as decoded and 100 MB on white; whole layers would add 300."""
+    Image.new("RGBA", (5_000, 5_000), (255, 0, 0, 128)).save(tmp_path / "large.png")
+    measured = (
+        "import resource, sys; from pathlib import Path; from pfedbayespt.model.images import read_image\n"
+        "content = Path(sys.argv[1]).read_bytes()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert read_image(content).getpixel((4_999, 4_999)) == (255, 127, 127)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", measured, str(tmp_path / "large.png")]
+    kilobytes = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert kilobytes < 230 * 1024
 
 
 def test_a_transparent_palette_colour_shows_white():

@@ -105,6 +105,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "PNG of 1 x 10,001": lambda: _bomb(1, 10_001),
     "PNG of 5,001 x 5,000": lambda: _bomb(5_001, 5_000),
     "PNG of 25 million pixels that are not there": lambda: png(5_000, 5_000, zlib.compress(b"")),
+    "PNG of 25 million transparent pixels": lambda: _saved(Image.new("RGBA", (5_000, 5_000)), "PNG"),
     "PNG of 2^31 - 1 pixels a side": lambda: png(2**31 - 1, 2**31 - 1),
     "PNG of 2^32 - 1 pixels a side": lambda: png(2**32 - 1, 2**32 - 1),
     "PNG of no width": lambda: png(0, 10),

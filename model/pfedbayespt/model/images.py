@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 MAX_SIDE_PIXELS = 10_000
 MAX_PIXELS = 25_000_000
+_BAND_ROWS = 64
 
 
 class ImageError(ValueError):
@@ -38,7 +39,8 @@ def read_image(content: bytes) -> Image.Image:
     image = _open(content)
     _check_header(image)
     try:
-        return _on_white(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _on_white(image)
     except Exception as error:  # decoders fail in many ways, and all mean a damaged file
         raise ImageError(f"the {image.format} image is damaged: {error}") from error
 
@@ -83,6 +85,8 @@ def _on_white(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")
+    canvas = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND_ROWS):  # in bands: a whole layer or two more would be 100 MB each
+        band = image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height))).convert("RGBA")
+        canvas.paste(Image.alpha_composite(Image.new("RGBA", band.size, "white"), band), (0, top))
+    return canvas
