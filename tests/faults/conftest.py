@@ -26,13 +26,16 @@ from pfedbayespt.server import upgrade_database
 
 FULL = os.environ.get("FAULTS") == "full"
 _ROOM_BYTES = 2**30
+_FULL_SECONDS = 3600  # for one test: some repeat themselves hundreds of times
 _TALLIES = {name: Tally(name) for name in ("sqlite", "postgresql")}
 _numbers = count()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave what is marked `thorough` to `make faults`."""
+    """Leave what is marked `thorough` to `make faults`, and give that the time it takes."""
     if FULL:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(_FULL_SECONDS))
         return
     left_out = [item for item in items if item.get_closest_marker("thorough")]
     config.hook.pytest_deselected(items=left_out)
