@@ -105,7 +105,15 @@ def signed_in(browser: Browser, place: Place, size: tuple[int, int]) -> Iterator
     context.set_default_timeout(15_000)
     page = context.new_page()
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    # Leaving a page cuts its event stream off, and htmx logs the bare event.
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text)
+            if message.type == "error" and message.text != "[object Event]"
+            else None
+        ),
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
         "request",

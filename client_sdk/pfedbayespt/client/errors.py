@@ -11,7 +11,7 @@
     │   ├── EnrolmentTokenRefused     ├── EvaluationConflict      ├── Overloaded
     │   ├── TransitionNotAllowed      ├── StorageExhausted        ├── InternalError
     │   ├── NoOpenRound               ├── SignatureRejected       ├── UpdateTooStale
-    │   └── ProtocolMismatch          └── QuotaExceeded
+    │   └── ProtocolMismatch          ├── QuotaExceeded           └── RateLimited
     ├── TransportError                no answer, or none that can be understood
     ├── IntegrityError                downloaded bytes are not the ones that were announced
     ├── SpecificationChangedError     the federation is not the one this site agreed to
