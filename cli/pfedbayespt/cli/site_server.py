@@ -33,7 +33,7 @@ from pfedbayespt.server.errors import (
     NoServingVersion,
     NotFound,
 )
-from pfedbayespt.server.inference import Bundle
+from pfedbayespt.server.inference import Bundle, share_cores
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.endpoints import Predictions
 from pfedbayespt.server.predictions.predictor import Answer, ServableVersion
@@ -41,6 +41,7 @@ from pfedbayespt.server.predictions.standalone import create_app
 
 MAX_IMAGE_BYTES = 10_000_000
 _KEPT_BUNDLES = 4
+_MAX_RUNNING, _MAX_WAITING = 2, 32
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,8 @@ class SiteInference:
 
 def create_site_app(inference: SiteInference, token: str | None) -> FastAPI:
     """Return the application that answers with `inference`; `token` None: to anybody who reaches it."""
-    predictions = Predictions(inference, inference, Admission(2, 32), MAX_IMAGE_BYTES)
+    share_cores(_MAX_RUNNING)
+    predictions = Predictions(inference, inference, Admission(_MAX_RUNNING, _MAX_WAITING), MAX_IMAGE_BYTES)
     return create_app(predictions, partial(_identify, token), lambda: inference.is_ready)
 
 

@@ -1,6 +1,7 @@
 """What the coordinator knows after a run, read through its API -> the facts of the report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.demo.facts import Answer, Curve
@@ -8,6 +9,7 @@ from pfedbayespt.demo.scenario import Drawing
 from pfedbayespt.protocol import ModelVersion, RoundTask
 
 NUM_SAMPLES = 16
+_AT_ONCE = 2  # as many as the coordinator computes at once
 
 
 def curves_of(client: CoordinatorClient, federation: str, metric: str) -> dict[str, Curve]:
@@ -28,10 +30,12 @@ def versions_in_order(client: CoordinatorClient, federation: str) -> list[ModelV
     return sorted(client.model_versions.list(federation), key=lambda version: version.version_number)
 
 
-def ask(
-    client: CoordinatorClient, federation: str, images: Sequence[Drawing], origin: str
-) -> Iterator[Answer]:
-    """Post every image to the federation's prediction endpoint and yield the answers."""
-    for image in images:
+def ask(client: CoordinatorClient, federation: str, images: Sequence[Drawing], origin: str) -> list[Answer]:
+    """Post every image to the federation's prediction endpoint, two at a time, and return the answers in order."""
+
+    def answer(image: Drawing) -> Answer:
         prediction = client.predict(federation, image.path.read_bytes(), num_samples=NUM_SAMPLES)
-        yield Answer(image, origin, prediction)
+        return Answer(image, origin, prediction)
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(answer, images))

@@ -132,11 +132,12 @@ def _predictor(context: Context) -> Predictor:
     if ServerRole.INFERENCE not in settings.roles:
         return NoPredictor()
     try:
-        from pfedbayespt.server.inference import make_predictor  # here, as it imports torch
+        from pfedbayespt.server.inference import make_predictor, share_cores  # here, as it imports torch
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"the role `inference` needs pip install 'pfedbayespt[inference]': {error}"
         ) from error
+    share_cores(settings.max_running_predictions)
     return make_predictor(
         context.blobs,
         settings.effective_backbone_cache_dir,

@@ -10,7 +10,10 @@ Rules:
 5. The same image, options and version give the same bytes: the default seed is derived from them.
 """
 
+import os
 from pathlib import Path
+
+import torch
 
 from pfedbayespt.model.backbone import choose_device
 from pfedbayespt.protocol.predictions import Precision
@@ -19,7 +22,7 @@ from pfedbayespt.server.inference.backbones import BackboneFolder
 from pfedbayespt.server.inference.bundle import Bundle
 from pfedbayespt.server.inference.predictor import BundlePredictor
 
-__all__ = ["BackboneFolder", "Bundle", "BundlePredictor", "make_predictor"]
+__all__ = ["BackboneFolder", "Bundle", "BundlePredictor", "make_predictor", "share_cores"]
 
 
 def make_predictor(
@@ -28,3 +31,17 @@ def make_predictor(
     """Return the predictor for versions in `blobs`, on backbones in the folder `backbones`."""
     folder = BackboneFolder(backbones, choose_device(), precision=precision, compiled=compiled)
     return BundlePredictor(blobs, folder)
+
+
+def share_cores(max_running: int) -> None:
+    """Let each of `max_running` answers that are computed at once have its share of this process's cores.
+
+    With more threads than cores, those of one answer wait for one another while the cores compute another answer.
+    """
+    torch.set_num_threads(max(1, min(_num_cores() // max_running, torch.get_num_threads())))
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: those that this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
