@@ -62,7 +62,7 @@ test: backbone $(VENV)/.ready ## Run the tests (WORKERS=2: that many at a time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 faults: $(VENV)/.ready ## Kill and starve coordinators on both databases, and print what they survived
-	OMP_NUM_THREADS=1 FAULTS=full $(BIN)/python -m pytest tests/faults --quiet
+	OMP_NUM_THREADS=1 FAULTS=full $(BIN)/python -m pytest tests/faults --quiet --numprocesses 2 --dist loadgroup
 
 faults-site: $(VENV)/.ready ## Kill sites a hundred times at random moments over twenty rounds
 	PFEDBAYESPT_TEST_KILLS=100 PFEDBAYESPT_TEST_ROUNDS=20 OMP_NUM_THREADS=1 \

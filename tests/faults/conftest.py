@@ -2,6 +2,8 @@
 
 The data lies in memory where there is room: a process that is killed loses nothing that the kernel has taken, and
 what a power cut would lose no test could show; the order of fsync, rename and commit is tested by itself instead.
+
+With two workers each takes one database's tests.
 """
 
 import os
@@ -21,6 +23,7 @@ from tests.faults.nursery import Nursery
 from tests.faults.process import CoordinatorProcess
 from tests.faults.tally import Tally
 from tests.server.harness import settings_for
+from xdist.workermanage import WorkerController
 
 from pfedbayespt.server import upgrade_database
 
@@ -31,20 +34,35 @@ _TALLIES = {name: Tally(name) for name in ("sqlite", "postgresql")}
 _numbers = count()
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers look for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave what is marked `thorough` to `make faults`, and give that the time it takes."""
     if FULL:
         for item in items:
             item.add_marker(pytest.mark.timeout(_FULL_SECONDS))
+            item.add_marker(pytest.mark.xdist_group("sqlite" if "sqlite" in item.name else "postgresql"))
         return
     left_out = [item for item in items if item.get_closest_marker("thorough")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
 
-def pytest_unconfigure() -> None:
-    """Print the account, after everything else."""
-    if FULL:
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand a worker's accounts to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tallies"] = {name: vars(tally) for name, tally in _TALLIES.items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Enter a worker's accounts into those of all."""
+    for name, counts in getattr(node, "workeroutput", {}).get("tallies", {}).items():
+        _TALLIES[name].add(Tally(**counts))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Print the accounts, after everything else."""
+    if FULL and not hasattr(config, "workeroutput"):
         for tally in _TALLIES.values():
             print(tally.report(), flush=True)  # noqa: T201
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass
@@ -38,6 +38,12 @@ class Tally:
         finally:
             self.faults_injected += counted
             self.survived += counted
+
+    def add(self, other: "Tally") -> None:
+        """Take up what another account of the same database holds."""
+        for one in fields(self):
+            if one.name != "database":
+                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     def report(self) -> str:
         """Return the counts as one JSON object."""
