@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 ANYBODY, ADMIN, SITE = "anybody", "admin", "site"
-LEAD, AUDITOR, PREDICTOR = "federation_lead", "auditor", "predictor"
+LEAD, AUDITOR, PREDICTOR, ORG_ADMIN = "federation_lead", "auditor", "predictor", "org_admin"
 STEERING, READING = (ADMIN, LEAD), (ADMIN, LEAD, AUDITOR)
+MANAGING, OVERSEEING = (*STEERING, ORG_ADMIN), (*READING, ORG_ADMIN)
 MEMBERS, PREDICTING = (*READING, SITE), (ADMIN, LEAD, PREDICTOR, SITE)
 
 
@@ -23,12 +24,14 @@ class Principal:
         roles: what it is, if its credential is valid now.
         refusal: the problem that it gets wherever it is not let in at all.
         federations: where it belongs; None: everywhere.
+        organisation: the only one that it may see; None: every one.
     """
 
     name: str
     roles: frozenset[str] = frozenset()
     refusal: str = "permission_denied"
     federations: frozenset[str] | None = frozenset()
+    organisation: str | None = None
 
 
 def _stranger(name: str) -> Principal:
@@ -39,8 +42,16 @@ def _key(name: str, role: str, federation: str) -> Principal:
     return Principal(name, frozenset({role}), federations=frozenset({federation}))
 
 
-def _site(name: str, federation: str) -> Principal:
-    return Principal(name, frozenset({SITE}), federations=frozenset({federation}))
+def _site(name: str, federation: str, organisation: str = "clinic") -> Principal:
+    return _tenant(name, SITE, federation, organisation)
+
+
+def _tenant(name: str, role: str, federation: str, organisation: str = "clinic") -> Principal:
+    """A caller who sees one organisation alone; the organisations of a federation are called after it."""
+    belongs = frozenset({federation})
+    return Principal(
+        name, frozenset({role}), federations=belongs, organisation=f"{federation}-{organisation}"
+    )
 
 
 PRINCIPALS = (
@@ -57,13 +68,16 @@ PRINCIPALS = (
     Principal("suspended site"),
     _site("own site", "alpha"),
     _site("sibling of the same organisation", "alpha"),
-    _site("peer of another organisation", "alpha"),
+    _site("peer of another organisation", "alpha", "hospital"),
     _site("site of another federation", "beta"),
     _stranger("revoked API key"),
     _stranger("spoilt API key"),
     _key("federation lead", LEAD, "alpha"),
     _key("auditor", AUDITOR, "alpha"),
     _key("predictor", PREDICTOR, "alpha"),
+    _tenant("organisation admin", ORG_ADMIN, "alpha"),
+    _tenant("admin of another organisation", ORG_ADMIN, "alpha", "hospital"),
+    _tenant("organisation admin of another federation", ORG_ADMIN, "beta"),
     _key("lead of another federation", LEAD, "beta"),
     _key("auditor of another federation", AUDITOR, "beta"),
     _key("predictor of another federation", PREDICTOR, "beta"),
@@ -79,6 +93,7 @@ class Row:
         roles: roles that may, on what belongs to them.
         own_name: the path names a site, and a site may only name itself.
         own_key: the path names a key, and a site sees its own keys only.
+        own_organisation: what is asked for belongs to one organisation.
         own_update: the path names an update, and a site sees its own updates only.
         body: a JSON body, best one that is refused for its content, so that passing changes nothing; None: no body.
         is_upload: the body is a file.
@@ -87,6 +102,7 @@ class Row:
     roles: frozenset[str]
     own_name: bool = False
     own_key: bool = False
+    own_organisation: bool = False
     own_update: bool = False
     body: Any = None
     is_upload: bool = False
@@ -118,20 +134,26 @@ ROWS: dict[str, Row] = {
     "POST /v1/sites/me/keys/{key_id}/retire": _for(SITE, own_key=True, body=_RETIREMENT),
     "POST /v1/federations": _for(ADMIN, body={}),
     "GET /v1/federations": _for(ADMIN),
-    f"GET {_FEDERATION}": _for(*MEMBERS),
+    f"GET {_FEDERATION}": _for(*MEMBERS, ORG_ADMIN),
+    "POST /v1/organisations": _for(ADMIN, body={}),
+    "GET /v1/organisations": _for(ADMIN),
+    "GET /v1/organisations/{organisation}": _for(*MEMBERS, ORG_ADMIN, own_organisation=True),
+    f"GET {_FEDERATION}/organisations": _for(*OVERSEEING),
     f"PUT {_FEDERATION}/initial-parameters": _for(*STEERING, is_upload=True),
     f"POST {_FEDERATION}/activate": _for(*STEERING),
     f"POST {_FEDERATION}/pause": _for(*STEERING),
     f"POST {_FEDERATION}/resume": _for(*STEERING),
     f"POST {_FEDERATION}/archive": _for(*STEERING),
-    f"POST {_FEDERATION}/enrolment-tokens": _for(*STEERING, body={"organisation": "clinic"}),
-    f"GET {_FEDERATION}/sites": _for(*READING),
+    f"POST {_FEDERATION}/enrolment-tokens": _for(
+        *MANAGING, own_organisation=True, body={"organisation": "of the place"}
+    ),
+    f"GET {_FEDERATION}/sites": _for(*OVERSEEING),
     "GET /v1/sites/me": _for(SITE),
     "GET /v1/sites/me/assignment": _for(SITE),
     "POST /v1/sites/me/leave": _for(SITE, body={}),
     "POST /v1/sites/{site_id}/suspend": _for(*STEERING),
     "POST /v1/sites/{site_id}/reinstate": _for(*STEERING),
-    "POST /v1/sites/{site_id}/revoke": _for(*STEERING),
+    "POST /v1/sites/{site_id}/revoke": _for(*MANAGING, own_organisation=True),
     f"POST {_FEDERATION}/rounds": _for(*STEERING),
     f"GET {_FEDERATION}/rounds": _for(*MEMBERS),
     f"GET {_ROUND}": _for(*MEMBERS),
@@ -147,7 +169,7 @@ ROWS: dict[str, Row] = {
     f"GET {_VERSION}/lineage": _for(*MEMBERS),
     "GET /v1/updates/{update_id}/receipt": _for(*MEMBERS, own_update=True),
     "GET /v1/updates/{update_id}/parameters": _for(*READING),
-    f"POST {_FEDERATION}/api-keys": _for(*STEERING, body={"organisation": "clinic", "name": "spare"}),
+    f"POST {_FEDERATION}/api-keys": _for(*STEERING, body={"organisation": "of the place", "name": "spare"}),
     f"GET {_FEDERATION}/api-keys": _for(*READING),
     "POST /v1/api-keys/{api_key_id}/revoke": _for(*STEERING),
     f"POST {_VERSION}/promote": _for(*STEERING),
@@ -166,13 +188,16 @@ ROWS: dict[str, Row] = {
 }
 
 
-def expected(row: Row, principal: Principal, federation: str | None, *, names_itself: bool) -> str | None:
+def expected(
+    row: Row, principal: Principal, federation: str | None, organisation: str, *, names_itself: bool
+) -> str | None:
     """Return the problem that the call must meet, None if it must pass.
 
     Args:
         row: the operation.
         principal: who calls.
         federation: whose object the path names; None: it names none.
+        organisation: whose object it is, if it is one organisation's.
         names_itself: whether the site that the path names is the caller.
     """
     if ANYBODY in row.roles:
@@ -185,5 +210,7 @@ def expected(row: Row, principal: Principal, federation: str | None, *, names_it
     if row.own_update and principal.roles == {SITE}:
         return "not_found"  # the world's update is of a site that does not call
     if row.own_key and not names_itself:
+        return "not_found"
+    if row.own_organisation and principal.organisation not in {None, organisation}:
         return "not_found"
     return None if is_at_home else "not_found"

@@ -67,6 +67,8 @@ class World:
         method, _, path = operation.partition(" ")
         row = ROWS[operation]
         options: dict[str, Any] = {"json": row.body} if row.body is not None else {}
+        if row.body and "organisation" in row.body:
+            options = {"json": row.body | {"organisation": places["organisation"]}}
         if row.is_upload:
             options = {"content": b"x", "headers": upload_headers(b"x") | self.signed(places)}
         return self.callers[caller].request(method, path.format(**places), **options)
@@ -92,8 +94,12 @@ def token_of_a_retired_key(site: SiteCaller) -> str:
     return old_token
 
 
-def api_key(coordinator: Coordinator, federation: str, role: str) -> Caller:
-    body = {"organisation": "clinic", "name": role.replace("_", "-"), "role": role}
+def api_key(coordinator: Coordinator, federation: str, role: str, organisation: str = "clinic") -> Caller:
+    body = {
+        "organisation": f"{federation.removesuffix('-draft')}-{organisation}",
+        "name": role.replace("_", "-"),
+        "role": role,
+    }
     made = coordinator.admin.post(f"/v1/federations/{federation}/api-keys", body, status=201)
     return Caller(coordinator.http, made["key"])
 
@@ -117,7 +123,7 @@ def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Targ
     coordinator.federation(name, min_sites_to_start=2, quorum=2, num_rounds=1)
     organisations = ("clinic", "clinic", "hospital", "clinic", "clinic", "clinic")
     sites = [
-        coordinator.enrol(name, f"site-{number}", organisation)
+        coordinator.enrol(name, f"site-{number}", f"{name}-{organisation}")
         for number, organisation in enumerate(organisations)
     ]
     coordinator.settle()
@@ -129,7 +135,7 @@ def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Targ
     coordinator.admin.post(f"/v1/sites/{sites[5].site_id}/revoke")
     live_update = sites[3].train()
     draft = coordinator.draft(f"{name}-draft")
-    body = {"organisation": "clinic", "name": "spare"}
+    body = {"organisation": f"{name}-clinic", "name": "spare"}
     key_id = coordinator.admin.post(f"/v1/federations/{name}/api-keys", body, status=201)["api_key"][
         "api_key_id"
     ]
@@ -141,6 +147,7 @@ def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Targ
         "update_id": live_update["update_id"],
         "number": "0",
         "api_key_id": key_id,
+        "organisation": f"{name}-clinic",
         "version": "0",
     }
     spent = live | {
@@ -187,6 +194,13 @@ def inhabited(folder: Path) -> Iterator[World]:
             "lead of another federation": api_key(coordinator, "beta", "federation_lead"),
             "auditor of another federation": api_key(coordinator, "beta", "auditor"),
             "predictor of another federation": api_key(coordinator, "beta", "predictor"),
+            "organisation admin": api_key(coordinator, "alpha", "org_admin"),
+            "admin of another organisation": api_key(coordinator, "alpha", "org_admin", "hospital"),
+            "organisation admin of another federation": api_key(coordinator, "beta", "org_admin"),
+            "organisation admin, draft": api_key(coordinator, "alpha-draft", "org_admin"),
+            "organisation admin of another federation, draft": api_key(
+                coordinator, "beta-draft", "org_admin"
+            ),
             "federation lead, draft": api_key(coordinator, "alpha-draft", "federation_lead"),
             "predictor, draft": api_key(coordinator, "alpha-draft", "predictor"),
             "lead of another federation, draft": api_key(coordinator, "beta-draft", "federation_lead"),
@@ -224,7 +238,7 @@ def _cell(world: World, operation: str, row: Row, principal: Principal, target: 
     caller = world.callers[principal.name]
     federation = target.federation if "{" in operation else None
     itself = isinstance(caller, SiteCaller) and caller.site_id == target.live["site_id"]
-    problem = expected(row, principal, federation, names_itself=itself)
+    problem = expected(row, principal, federation, target.live["organisation"], names_itself=itself)
     if problem is not None:
         return Cell(principal, target.live, problem)
     changes_federation = operation.startswith("POST /v1/federations/{name}/") and "{number}" not in operation

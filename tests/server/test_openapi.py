@@ -59,6 +59,9 @@ def every_api_operation() -> Iterator[str]:
     yield from (f"POST {which}/infer" for which in (model, its_version))
     yield from (f"{method} {federation}/api-keys" for method in ("GET", "POST"))
     yield "POST /v1/api-keys/{api_key_id}/revoke"
+    yield from (f"{method} /v1/organisations" for method in ("GET", "POST"))
+    yield "GET /v1/organisations/{organisation}"
+    yield f"GET {federation}/organisations"
     yield "GET /livez"
     yield "GET /readyz"
 

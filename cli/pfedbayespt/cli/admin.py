@@ -84,7 +84,8 @@ def create_api_key(
     token: Token,
     *,
     role: Annotated[
-        Literal["predictor", "auditor", "federation_lead"], typer.Option(help="What its holder may do.")
+        Literal["predictor", "auditor", "org_admin", "federation_lead"],
+        typer.Option(help="What its holder may do."),
     ] = "predictor",
     as_json: AsJson = False,
 ) -> None:
@@ -141,6 +142,19 @@ def federations(url: Url, token: Token, *, limit: Limit = 100, as_json: AsJson =
     }
     with connect(url, token) as client:
         show_all(islice(client.federations.list(), limit), columns, as_json=as_json)
+
+
+@app.command()
+def organisations(federation: Federation, url: Url, token: Token, *, as_json: AsJson = False) -> None:
+    """List who takes part in a federation."""
+    from pfedbayespt.cli.output import show_all
+
+    columns = {
+        "name": lambda item: item.name,
+        "known since": lambda item: item.created_at,
+    }
+    with connect(url, token) as client:
+        show_all(client.organisations.of_federation(federation), columns, as_json=as_json)
 
 
 @app.command()

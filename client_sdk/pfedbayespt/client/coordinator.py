@@ -12,6 +12,7 @@ from pfedbayespt.client.connection import Connection, Credential, parse, segment
 from pfedbayespt.client.errors import ProblemError
 from pfedbayespt.client.resources.federations import Federations
 from pfedbayespt.client.resources.model_versions import ModelVersions
+from pfedbayespt.client.resources.organisations import Organisations
 from pfedbayespt.client.resources.rounds import Rounds
 from pfedbayespt.client.resources.sites import Sites
 from pfedbayespt.client.resources.updates import Updates
@@ -65,6 +66,7 @@ class CoordinatorClient:
             transport = self._own_transport = HttpxTransport(proxy=proxy, ca_file=trusted)
         self._connection = Connection(base_url, credential, transport, timeouts or Timeouts())
         self.federations = Federations(self._connection)
+        self.organisations = Organisations(self._connection)
         self.sites = Sites(self._connection)
         self.rounds = Rounds(self._connection)
         self.updates = Updates(self._connection)

@@ -60,6 +60,7 @@ from pfedbayespt.protocol.model_versions import (
     SiteEvaluation,
     VersionManifest,
 )
+from pfedbayespt.protocol.organisations import Organisation, OrganisationCreate
 from pfedbayespt.protocol.pages import Page, PageSize
 from pfedbayespt.protocol.predictions import (
     BatchItem,
@@ -159,6 +160,8 @@ __all__ = [
     "ModelVersionStatus",
     "NewApiKey",
     "OptimiserStateManifest",
+    "Organisation",
+    "OrganisationCreate",
     "Page",
     "PageSize",
     "ParametersManifest",

@@ -57,6 +57,7 @@ class ApiKeyRole(StrEnum):
     """What an API key lets its holder do in its federation."""
 
     FEDERATION_LEAD = "federation_lead"
+    ORG_ADMIN = "org_admin"
     AUDITOR = "auditor"
     PREDICTOR = "predictor"
 

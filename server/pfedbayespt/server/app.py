@@ -33,6 +33,7 @@ from pfedbayespt.server.limits import BodyLimit, BodyLimits, BodyRule
 from pfedbayespt.server.model_versions import endpoints as model_versions
 from pfedbayespt.server.model_versions import manifests
 from pfedbayespt.server.open_inference import endpoints as open_inference
+from pfedbayespt.server.organisations import endpoints as organisations
 from pfedbayespt.server.predictions import endpoints as predictions
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import max_body_bytes
@@ -62,7 +63,18 @@ _TENSOR_UPLOADS: Final = re.compile(
 _IMAGE_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions")
 _INFERENCE_UPLOADS: Final = re.compile(r"/v2/models/.+/infer")
 _BATCH_UPLOADS: Final = re.compile(r"/v1/federations/[^/]+/predictions/batch")
-_COORDINATOR: Final = (federations, sites, keys, api_keys, rounds, updates, model_versions, events, audit)
+_COORDINATOR: Final = (
+    federations,
+    organisations,
+    sites,
+    keys,
+    api_keys,
+    rounds,
+    updates,
+    model_versions,
+    events,
+    audit,
+)
 
 
 def create_app(

@@ -23,6 +23,7 @@ from pfedbayespt.protocol import (
     ModelVersion,
     ModelVersionStatus,
     NewApiKey,
+    Organisation,
     Page,
     Receipt,
     Round,
@@ -74,6 +75,9 @@ API_KEY: Final = ApiKey(
 )
 NEW_API_KEY: Final = NewApiKey(key="fp_live_5f2c1f0e9d3b4a7c_" + "A" * 43 + "c0ffee00", api_key=API_KEY)
 API_KEYS: Final[Page[ApiKey]] = Page(items=(API_KEY,), next_cursor=None)
+
+ORGANISATION: Final = Organisation(name="hospital-north", federations=(_NAME,), created_at=_NOON)
+ORGANISATIONS: Final[Page[Organisation]] = Page(items=(ORGANISATION,), next_cursor=None)
 
 SPECIFICATION: Final = FederationSpecification(
     classes=("benign", "malignant", "unsure"),

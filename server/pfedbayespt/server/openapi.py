@@ -21,6 +21,7 @@ TAGS: Final = [
     {"name": "predictions", "description": "Answers for images, with honest doubt."},
     {"name": "open inference protocol", "description": "The same answers by the Open Inference Protocol V2."},
     {"name": "events", "description": "What happened, in order."},
+    {"name": "organisations", "description": "Who takes part, and what each organisation sees of itself."},
     {"name": "keys", "description": "Who is who: the coordinator's key, a site's keys, access tokens."},
     {"name": "health", "description": "For whoever runs the coordinator."},
 ]  # fmt: skip

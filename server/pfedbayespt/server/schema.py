@@ -21,13 +21,24 @@ from pfedbayespt.server.events import models as _events
 from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.federations import models as _federations
 from pfedbayespt.server.model_versions import models as _model_versions
+from pfedbayespt.server.organisations import models as _organisations
 from pfedbayespt.server.orm import Base
 from pfedbayespt.server.rounds import models as _rounds
 from pfedbayespt.server.sites import models as _sites
 from pfedbayespt.server.updates import models as _updates
 
 METADATA: Final[MetaData] = Base.metadata
-MODELS: Final = (_api_keys, _calibrations, _events, _federations, _model_versions, _rounds, _sites, _updates)
+MODELS: Final = (
+    _api_keys,
+    _calibrations,
+    _events,
+    _federations,
+    _model_versions,
+    _organisations,
+    _rounds,
+    _sites,
+    _updates,
+)
 _PACKAGE: Final = Path(__file__).parent
 
 

@@ -21,7 +21,10 @@ router = APIRouter(prefix="/v1", tags=["keys"])
 def create_api_key(
     name: FederationName, body: ApiKeyCreate, context: ContextDep, caller: Steering
 ) -> NewApiKey:
-    """Make a key that gives a role in the federation, on behalf of an organisation. It is shown this once only."""
+    """Make a key that gives a role in the federation, on behalf of an organisation. It is shown this once only.
+
+    The role `org_admin` is for what belongs to that organisation: its sites, and tokens for more of them.
+    """
     with context.database.write(caller.actor) as tx:
         return service.create(tx, caller, visible_federation(tx, caller, name, lock=True), body)
 

@@ -1,6 +1,6 @@
 """What can be done with API keys: make one, list them, revoke one. A key never changes.
 
-Rule: only an admin makes keys that lead a federation; who leads one makes keys that predict and audit in it.
+Rule: only an admin makes keys that lead a federation; who leads one makes all others in it.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from pfedbayespt.server.events import service as events
 from pfedbayespt.server.federations import repository as federations
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.identifiers import sha256_hex
+from pfedbayespt.server.organisations import service as organisations
 from pfedbayespt.server.pages import Order, PageRequest, fetch_page
 
 _ORDER = Order((ApiKeyRecord.created_at, ApiKeyRecord.id))
@@ -30,6 +31,7 @@ def create(tx: Transaction, caller: Caller, federation: FederationRecord, reques
     """
     if request.role is ApiKeyRole.FEDERATION_LEAD and caller.role is not Role.ADMIN:
         raise PermissionDenied("a key that leads a federation is made by an admin")
+    organisations.admit(tx, federation, request.organisation)
     text, key_id, secret = credentials.make()
     record = ApiKeyRecord(
         id=f"api_{key_id}",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pfedbayespt.protocol import Lineage, LineageInput, Receipt, SigningKey, UpdateStatus, VersionManifest
 from pfedbayespt.protocol.lineage import Ancestor
-from pfedbayespt.server.auth import Caller
+from pfedbayespt.server.auth import Caller, may_see
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import NotFound
 from pfedbayespt.server.federations.models import FederationRecord
@@ -84,7 +84,7 @@ def _ancestors(version: ModelVersionRecord) -> Iterator[Ancestor]:
 def _input(tx: Transaction, caller: Caller, part: RoundInput) -> LineageInput:
     described = versions.describe_input(part)
     site = tx.session.get_one(SiteRecord, described.site_id)
-    is_known = caller.may_know(site.organisation)
+    is_known = may_see(caller, site.federation_id, site.organisation)
     return LineageInput(
         update_id=described.update_id,
         digest=described.digest,

@@ -7,7 +7,10 @@ from pfedbayespt.server.auth.guards import (
     Admin,
     Allow,
     AllowEverybody,
+    Belonging,
+    Managing,
     Member,
+    Overseeing,
     Predicting,
     Reading,
     Site,
@@ -15,7 +18,7 @@ from pfedbayespt.server.auth.guards import (
     check_declared,
     visible_federation,
 )
-from pfedbayespt.server.auth.principals import AdminCaller, Caller, KeyCaller, Role, SiteCaller
+from pfedbayespt.server.auth.principals import AdminCaller, Caller, KeyCaller, Role, SiteCaller, may_see
 
 __all__ = [
     "EVERYBODY",
@@ -25,9 +28,12 @@ __all__ = [
     "AdminCaller",
     "Allow",
     "AllowEverybody",
+    "Belonging",
     "Caller",
     "KeyCaller",
+    "Managing",
     "Member",
+    "Overseeing",
     "Predicting",
     "Reading",
     "Role",
@@ -35,5 +41,6 @@ __all__ = [
     "SiteCaller",
     "Steering",
     "check_declared",
+    "may_see",
     "visible_federation",
 ]

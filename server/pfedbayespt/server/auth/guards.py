@@ -7,7 +7,8 @@ Rules:
    token; keys and the admin token are compared in constant time.
 3. The principal is loaded anew for every request, so that a suspension or a revocation holds from the next
    request on.
-4. What belongs to another federation does not exist for a site: it gets `not_found`, never a hint.
+4. What belongs to another federation, or to another organisation for whom that matters (`may_see`), does not exist
+   for the caller: it gets `not_found`, never a hint.
 """
 
 import secrets
@@ -79,6 +80,11 @@ Admin = Annotated[AdminCaller, Depends(Allow(Role.ADMIN))]
 Site = Annotated[SiteCaller, Depends(Allow(Role.SITE))]
 Steering = Annotated[AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD))]
 Reading = Annotated[AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.AUDITOR))]
+Managing = Annotated[AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.ORG_ADMIN))]
+Overseeing = Annotated[
+    AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.ORG_ADMIN, Role.AUDITOR))
+]
+Belonging = Annotated[Caller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.ORG_ADMIN, Role.AUDITOR, Role.SITE))]
 MEMBER = Allow(Role.ADMIN, Role.LEAD, Role.AUDITOR, Role.SITE)
 Member = Annotated[Caller, Depends(MEMBER)]
 PREDICTING = Allow(Role.ADMIN, Role.LEAD, Role.PREDICTOR, Role.SITE)
@@ -97,7 +103,7 @@ def check_declared(routers: Iterable[APIRouter]) -> None:
         if declared != 1:
             raise RuntimeError(
                 f"{route!r} declares {declared} times who may call it; "
-                "give it exactly one of Admin, Steering, Reading, Predicting, Site, Member or EVERYBODY"
+                "give it exactly one of the declarations of `auth`, such as Admin, Member or EVERYBODY"
             )
 
 

@@ -1,4 +1,4 @@
-"""The kinds of caller."""
+"""The kinds of caller, and the one rule of tenancy that all of them obey (`may_see`)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,14 +9,20 @@ class Role(StrEnum):
 
     ADMIN = "admin"
     LEAD = "federation_lead"
+    ORG_ADMIN = "org_admin"
     AUDITOR = "auditor"
     PREDICTOR = "predictor"
     SITE = "site"
 
+    @property
+    def is_of_one_organisation(self) -> bool:
+        """Whether its holders see nothing that belongs to another organisation than their own."""
+        return self in {Role.ORG_ADMIN, Role.PREDICTOR, Role.SITE}
+
 
 @dataclass(frozen=True)
 class AdminCaller:
-    """The holder of the admin token."""
+    """The holder of the admin token, or a person whom the identity provider calls one."""
 
     actor: str = "admin"
     role: Role = Role.ADMIN
@@ -27,9 +33,9 @@ class AdminCaller:
         """An admin sees every federation."""
         return True
 
-    def may_know(self, organisation: str) -> bool:  # noqa: ARG002
-        """An admin knows every organisation."""
-        return True
+    def tenant_in(self, federation_id: str) -> None:  # noqa: ARG002
+        """An admin sees every organisation."""
+        return
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,9 @@ class SiteCaller:
         """A site sees its own federation and no other."""
         return self.federation_id == federation_id
 
-    def may_know(self, organisation: str) -> bool:
-        """A site knows the names of its own organisation's sites."""
-        return self.organisation == organisation
+    def tenant_in(self, federation_id: str) -> str:  # noqa: ARG002
+        """A site sees what belongs to its own organisation."""
+        return self.organisation
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,14 @@ class KeyCaller:
         """A key is good for its own federation and no other."""
         return self.federation_id == federation_id
 
-    def may_know(self, organisation: str) -> bool:  # noqa: ARG002
-        """Who leads or audits a federation knows its members."""
-        return self.role in {Role.LEAD, Role.AUDITOR}
+    def tenant_in(self, federation_id: str) -> str | None:  # noqa: ARG002
+        """Who leads or audits a federation sees all its organisations; others see their own."""
+        return self.organisation if self.role.is_of_one_organisation else None
 
 
 Caller = AdminCaller | SiteCaller | KeyCaller
+
+
+def may_see(caller: Caller, federation_id: str, organisation: str) -> bool:
+    """Whether what belongs to an organisation in a federation exists for the caller."""
+    return caller.belongs_to(federation_id) and caller.tenant_in(federation_id) in {None, organisation}

@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import Federation, FederationCreate, ModelVersion, Page, ProblemType
 from pfedbayespt.server import examples
-from pfedbayespt.server.auth import Admin, Caller, Member, Steering, visible_federation
+from pfedbayespt.server.auth import Admin, Belonging, Caller, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.failpoints import failpoint
@@ -43,8 +43,8 @@ def list_federations(context: ContextDep, _: Admin, page: PageDep) -> Page[Feder
 
 
 @router.get("/{name}", **documented("Read a federation", ProblemType.NOT_FOUND, example=examples.FEDERATION))
-def read_federation(name: FederationName, context: ContextDep, caller: Member) -> Federation:
-    """Read a federation and its specification, as an admin or as one of its sites."""
+def read_federation(name: FederationName, context: ContextDep, caller: Belonging) -> Federation:
+    """Read a federation and its specification, as an admin or as somebody who belongs to it."""
     with context.database.read() as tx:
         return service.describe(tx, visible_federation(tx, caller, name))
 

@@ -27,9 +27,10 @@ _CHUNK_BYTES = 2**18
 def list_model_versions(
     name: FederationName, context: ContextDep, caller: Member, page: PageDep
 ) -> Page[ModelVersion]:
-    """List the federation's model versions, newest first."""
+    """List the federation's model versions, newest first. A site sees its own organisation's evaluations alone."""
     with context.database.read() as tx:
-        return service.list_page(tx, visible_federation(tx, caller, name), page)
+        federation = visible_federation(tx, caller, name)
+        return service.list_page(tx, federation, page, caller.tenant_in(federation.id))
 
 
 @router.get(
@@ -38,10 +39,11 @@ def list_model_versions(
 def read_model_version(
     name: FederationName, number: VersionNumber, context: ContextDep, caller: Member
 ) -> ModelVersion:
-    """Read a model version: its digest, its lineage and what sites report of it."""
+    """Read a model version: its digest, its lineage and what sites report of it, a site its own organisation's."""
     with context.database.read() as tx:
         federation = visible_federation(tx, caller, name)
-        return service.describe(service.find(tx, federation, number), federation.name)
+        version = service.find(tx, federation, number)
+        return service.describe(version, federation.name, caller.tenant_in(federation.id))
 
 
 @router.get(

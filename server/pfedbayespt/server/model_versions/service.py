@@ -4,7 +4,7 @@ A version's lineage is its parent and the recorded inputs of its round; `inputs_
 inputs in the parameters file itself, so that a version can be checked without the coordinator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pfedbayespt.protocol import (
@@ -107,11 +107,13 @@ def find(tx: Transaction, federation: FederationRecord, number: int) -> ModelVer
     return version
 
 
-def list_page(tx: Transaction, federation: FederationRecord, request: PageRequest) -> Page[ModelVersion]:
-    """Return a page of the federation's versions, newest first."""
+def list_page(
+    tx: Transaction, federation: FederationRecord, request: PageRequest, tenant: str | None = None
+) -> Page[ModelVersion]:
+    """Return a page of the federation's versions, newest first, as one organisation sees them if it is given."""
 
     def to_messages(rows: Sequence[ModelVersionRecord]) -> list[ModelVersion]:
-        return [describe(row, federation.name) for row in rows]
+        return [describe(row, federation.name, tenant) for row in rows]
 
     query = repository.with_lineage().where(ModelVersionRecord.federation_id == federation.id)
     return fetch_page(tx, query, _NEWEST_FIRST, request, to_messages)
@@ -138,8 +140,8 @@ def evaluate(
     return _describe_evaluation(record)
 
 
-def describe(version: ModelVersionRecord, federation: str) -> ModelVersion:
-    """Return the version's message."""
+def describe(version: ModelVersionRecord, federation: str, tenant: str | None = None) -> ModelVersion:
+    """Return the version's message, with the evaluations of one organisation alone if it is given."""
     inputs = version.round.inputs if version.round else []
     return ModelVersion(
         version_number=version.number,
@@ -151,11 +153,17 @@ def describe(version: ModelVersionRecord, federation: str) -> ModelVersion:
         round_id=version.round_id,
         optimiser_state_digest=version.optimiser_state_digest,
         inputs=tuple(map(describe_input, inputs)),
-        evaluations=tuple(map(_describe_evaluation, version.evaluations)),
+        evaluations=tuple(_evaluations(version, tenant)),
         calibration=_calibration_of(version),
         manifest=VersionManifest.model_validate(version.manifest) if version.manifest else None,
         created_at=version.created_at,
     )
+
+
+def _evaluations(version: ModelVersionRecord, tenant: str | None) -> Iterator[SiteEvaluation]:
+    for record in version.evaluations:
+        if tenant in {None, record.site.organisation}:
+            yield _describe_evaluation(record)
 
 
 def _calibration_of(version: ModelVersionRecord) -> VersionCalibration | None:

@@ -18,7 +18,16 @@ from pfedbayespt.protocol import (
 )
 from pfedbayespt.protocol import Site as SiteMessage
 from pfedbayespt.server import examples
-from pfedbayespt.server.auth import EVERYBODY, Caller, Reading, Site, Steering, visible_federation
+from pfedbayespt.server.auth import (
+    EVERYBODY,
+    Caller,
+    Managing,
+    Overseeing,
+    Site,
+    Steering,
+    may_see,
+    visible_federation,
+)
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import NotFound
@@ -38,12 +47,15 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
     **documented("Create an enrolment token", *_CHANGE, example=examples.ENROLMENT_TOKEN, status=201),
 )
 def create_enrolment_token(
-    name: FederationName, body: EnrolmentTokenCreate, context: ContextDep, caller: Steering
+    name: FederationName, body: EnrolmentTokenCreate, context: ContextDep, caller: Managing
 ) -> EnrolmentToken:
-    """Make a token that lets one site of one organisation join, once. It is shown this once only."""
+    """Make a token that lets one site of one organisation join, once. It is shown this once only.
+
+    The organisation takes part from now on. An organisation's own admin makes tokens for it alone.
+    """
     with context.database.write(caller.actor) as tx:
         return service.create_token(
-            tx, visible_federation(tx, caller, name, lock=True), body, context.signer.key_id
+            tx, caller, visible_federation(tx, caller, name, lock=True), body, context.signer.key_id
         )
 
 
@@ -115,11 +127,12 @@ def leave_federation(body: SiteLeave, context: ContextDep, caller: Site) -> Site
     "/federations/{name}/sites", **documented("List sites", ProblemType.NOT_FOUND, example=examples.SITES)
 )
 def list_sites(
-    name: FederationName, context: ContextDep, caller: Reading, page: PageDep
+    name: FederationName, context: ContextDep, caller: Overseeing, page: PageDep
 ) -> Page[SiteMessage]:
-    """List the federation's sites, oldest first."""
+    """List the federation's sites, oldest first; an organisation's own admin sees its own alone."""
     with context.database.read() as tx:
-        return service.list_page(tx, visible_federation(tx, caller, name), page)
+        federation = visible_federation(tx, caller, name)
+        return service.list_page(tx, federation, page, caller.tenant_in(federation.id))
 
 
 @router.post("/sites/{site_id}/suspend", **documented("Suspend a site", *_CHANGE, example=examples.SITE))
@@ -135,7 +148,7 @@ def reinstate_site(site_id: SiteId, context: ContextDep, caller: Steering) -> Si
 
 
 @router.post("/sites/{site_id}/revoke", **documented("Revoke a site", *_CHANGE, example=examples.SITE))
-def revoke_site(site_id: SiteId, context: ContextDep, caller: Steering) -> SiteMessage:
+def revoke_site(site_id: SiteId, context: ContextDep, caller: Managing) -> SiteMessage:
     """Shut a site out for good. Its updates that are not aggregated yet are discarded."""
     return _change(context, caller, site_id, service.revoke)
 
@@ -145,7 +158,7 @@ def _change(
 ) -> SiteMessage:
     with context.database.write(caller.actor) as tx:
         site = service.find(tx, site_id)
-        if not caller.belongs_to(site.federation_id):
+        if not may_see(caller, site.federation_id, site.organisation):
             raise NotFound(f"there is no site {site_id!r}")
         change(tx, site)
         message = service.describe(site, site.federation.name)

@@ -18,7 +18,7 @@ from pfedbayespt.protocol import (
     SiteLeave,
     SiteStatus,
 )
-from pfedbayespt.server.auth import SiteCaller
+from pfedbayespt.server.auth import Caller, SiteCaller, may_see
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import (
     AlreadyExists,
@@ -31,6 +31,7 @@ from pfedbayespt.server.events import service as events
 from pfedbayespt.server.federations import repository as federations
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.identifiers import new_id, new_secret, sha256_hex
+from pfedbayespt.server.organisations import service as organisations
 from pfedbayespt.server.pages import Order, PageRequest, fetch_page
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.sites import keys, lifecycle, repository
@@ -41,15 +42,23 @@ _ORDER = Order((SiteRecord.enrolled_at, SiteRecord.id))
 
 
 def create_token(
-    tx: Transaction, federation: FederationRecord, request: EnrolmentTokenCreate, coordinator_key_id: str
+    tx: Transaction,
+    caller: Caller,
+    federation: FederationRecord,
+    request: EnrolmentTokenCreate,
+    coordinator_key_id: str,
 ) -> EnrolmentToken:
-    """Create a one-use token; this is the only time it is seen.
+    """Create a one-use token; this is the only time it is seen. Its organisation takes part from here on.
 
     Raises:
+        NotFound: the organisation is not the caller's own, and the caller may see no other.
         TransitionNotAllowed: the federation is archived.
     """
+    if not may_see(caller, federation.id, request.organisation):
+        raise NotFound(f"there is no organisation {request.organisation!r}")
     if federation.status == FederationStatus.ARCHIVED:
         raise TransitionNotAllowed(f"federation {federation.name!r} is archived; no site can join it")
+    organisations.admit(tx, federation, request.organisation)
     token = f"enr_{new_secret()}"
     record = EnrolmentTokenRecord(
         id=new_id("tok"),
@@ -137,13 +146,17 @@ def leave(tx: Transaction, site: SiteRecord, request: SiteLeave) -> None:
     lifecycle.leave(tx, site)
 
 
-def list_page(tx: Transaction, federation: FederationRecord, request: PageRequest) -> Page[Site]:
-    """Return a page of the federation's sites, oldest first."""
+def list_page(
+    tx: Transaction, federation: FederationRecord, request: PageRequest, tenant: str | None = None
+) -> Page[Site]:
+    """Return a page of the federation's sites, those of one organisation if it is given, oldest first."""
 
     def to_messages(rows: Sequence[SiteRecord]) -> list[Site]:
         return [describe(row, federation.name) for row in rows]
 
     query = select(SiteRecord).where(SiteRecord.federation_id == federation.id)
+    if tenant is not None:
+        query = query.where(SiteRecord.organisation == tenant)
     return fetch_page(tx, query, _ORDER, request, to_messages)
 
 

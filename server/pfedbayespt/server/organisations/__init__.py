@@ -1,0 +1,1 @@
+"""Organisations, and the federations that they take part in."""
