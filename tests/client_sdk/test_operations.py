@@ -15,6 +15,7 @@ from pfedbayespt.protocol import (
     SigningKey,
     SiteKeyAdd,
     SiteKeyRetire,
+    SiteLeave,
     UpdateStatement,
     digest_of_bytes,
 )
@@ -72,7 +73,7 @@ def every_call(client: CoordinatorClient, coordinator: Coordinator) -> list[Call
         lambda: client.access_token("an.assertion.indeed"),
         sites.me,
         sites.assignment,
-        lambda: sites.leave("clinic-a"),
+        lambda: sites.leave(SiteLeave.signed(key, site_id="sit_1", site_name="clinic-a")),
         lambda: updates.submit(statement, b""),
         lambda: versions.get("shapes", 1),
         lambda: versions.download("shapes", 1, "sha256:"),

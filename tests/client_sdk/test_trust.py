@@ -19,7 +19,14 @@ from pfedbayespt.client import (
 )
 from pfedbayespt.client.agreement import check_parameters
 from pfedbayespt.model.backbone import random_backbone
-from pfedbayespt.protocol import ParametersManifest, digest_of_bytes, digest_of_message, tensors
+from pfedbayespt.protocol import (
+    ParametersManifest,
+    SigningKey,
+    VersionManifest,
+    digest_of_bytes,
+    digest_of_message,
+    tensors,
+)
 
 
 def tampering_with_assignments(change: Callable[[dict[str, Any]], None]) -> Spy:
@@ -54,7 +61,7 @@ def test_a_download_that_was_tampered_with_is_refused_and_not_kept(
 def test_a_version_passed_off_as_another_is_refused(
     coordinator: Coordinator, images: Path, tmp_path: Path
 ) -> None:
-    """The coordinator lies consistently: version 1 is announced with version 0's digest, and version 0 comes."""
+    """The coordinator lies consistently: version 1 is announced and described as version 0, and version 0 comes."""
     coordinator.found(min_sites_to_start=1, quorum=1)
     initial = coordinator.admin.model_versions.get("shapes", 0)
     content = coordinator.admin.model_versions.download("shapes", 0, initial.digest)
@@ -65,12 +72,43 @@ def test_a_version_passed_off_as_another_is_refused(
     coordinator.enrol(tmp_path / "state", "clinic-a")
     spy = tampering_with_assignments(announce_one_as_the_other)
     tamper = spy.after
-    spy.after = lambda request, answer: (
-        HttpAnswer(200, {}, content) if is_download(request) else tamper(request, answer)
-    )
+    described = initial.model_copy(update={"version_number": 1}).model_dump_json().encode()
+
+    def lie(request: HttpRequest, answer: HttpAnswer) -> HttpAnswer:
+        if request.url.endswith("/model-versions/1"):
+            return HttpAnswer(200, {}, described)
+        return HttpAnswer(200, {}, content) if is_download(request) else tamper(request, answer)
+
+    spy.after = lie
     with pytest.raises(IntegrityError, match="was announced"):
         Site.resume(tmp_path / "state", transport=spy).run(images / "train")
     assert not spy.updates()
+
+
+def test_a_version_that_the_coordinator_has_not_signed_for_is_refused_and_not_kept(
+    coordinator: Coordinator, images: Path, tmp_path: Path
+) -> None:
+    coordinator.found(min_sites_to_start=1, quorum=1)
+    signed = coordinator.admin.model_versions.get("shapes", 0)
+    assert signed.manifest is not None
+    facts = signed.manifest.model_dump(exclude={"key_id", "signature"})
+    forged = VersionManifest.signed(SigningKey.generate(), **facts)
+    coordinator.enrol(tmp_path / "state", "clinic-a")
+    for manifest, complaint in (
+        (None, "does not sign"),
+        (signed.manifest.model_copy(update={"code_version": "another"}), "not the coordinator's"),
+        (forged, "not the coordinator's"),
+    ):
+        told = signed.model_copy(update={"manifest": manifest}).model_dump_json().encode()
+        spy = Spy(
+            after=lambda request, answer, told=told: (
+                HttpAnswer(200, {}, told) if request.url.endswith("/model-versions/0") else answer
+            )
+        )
+        with pytest.raises(IntegrityError, match=complaint):
+            Site.resume(tmp_path / "state", transport=spy).run(images / "train")
+        assert not spy.updates()
+        assert not list((tmp_path / "state").glob("versions/*"))
 
 
 def test_a_kept_version_that_rotted_on_the_disk_is_downloaded_again(

@@ -2,16 +2,60 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.server.harness import specification
 
 from pfedbayespt.client import CoordinatorClient, HttpAnswer, HttpRequest, IntegrityError, Timeouts
 from pfedbayespt.client.versions import KEPT_VERSIONS, VersionCache
-from pfedbayespt.protocol import digest_of_bytes
+from pfedbayespt.protocol import (
+    CoordinatorIdentity,
+    ModelVersion,
+    ModelVersionStatus,
+    SigningKey,
+    VersionManifest,
+    digest_of_bytes,
+    digest_of_message,
+)
 
 CONTENTS = [f"version {number}".encode() for number in range(6)]
 DIGESTS = [digest_of_bytes(content) for content in CONTENTS]
+
+
+KEY = SigningKey.generate()
+COORDINATOR = CoordinatorIdentity(key_id=KEY.key_id, public_key=KEY.public_key)
+SPECIFICATION = specification()
+
+
+def described(number: int) -> ModelVersion:
+    """Version n, signed for."""
+    about = {"federation": "shapes", "version_number": number, "digest": DIGESTS[number], "size_bytes": 9}
+    when = {"created_at": datetime(2026, 11, 23, tzinfo=UTC), "round_id": None}
+    manifest = VersionManifest.signed(
+        KEY,
+        specification_digest=digest_of_message(SPECIFICATION),
+        backbone_digest=SPECIFICATION.backbone.weights_digest,
+        parent_digest=None,
+        task=None,
+        rule={},
+        inputs=(),
+        optimiser_state_digest=None,
+        parent_optimiser_state_digest=None,
+        code_version="test",
+        **about,
+        **when,
+    )
+    return ModelVersion(
+        status=ModelVersionStatus.SERVING,
+        parent_version=None,
+        inputs=(),
+        evaluations=(),
+        manifest=manifest,
+        **about,
+        **when,
+    )
 
 
 class Store:
@@ -21,6 +65,8 @@ class Store:
         self.downloads: list[int] = []
 
     def __call__(self, request: HttpRequest, timeouts: Timeouts) -> HttpAnswer:
+        if not request.url.endswith("/parameters"):
+            return HttpAnswer(200, {}, described(int(request.url.split("/")[-1])).model_dump_json().encode())
         number = int(request.url.split("/")[-2])
         self.downloads.append(number)
         return HttpAnswer(200, {}, CONTENTS[number])
@@ -34,7 +80,7 @@ def store() -> Store:
 @pytest.fixture
 def cache(tmp_path: Path, store: Store) -> VersionCache:
     client = CoordinatorClient("http://localhost", "t", transport=store)
-    return VersionCache(tmp_path / "versions", client, "shapes")
+    return VersionCache(tmp_path / "versions", client, "shapes", SPECIFICATION, COORDINATOR)
 
 
 def test_a_version_is_downloaded_once(cache: VersionCache, store: Store) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from tests.server.harness import Coordinator, SiteCaller, problem_of
 
-from pfedbayespt.protocol import SigningKey
+from pfedbayespt.protocol import SigningKey, SiteLeave
 
 
 def enrol(coordinator: Coordinator, token: str, name: str = "site-1") -> object:
@@ -106,8 +106,15 @@ def test_a_suspended_site_comes_back_and_a_revoked_one_does_not(coordinator: Coo
 
 def leave(site: SiteCaller) -> dict[str, object]:
     name = site.get("/v1/sites/me")["site_name"]
-    answer: dict[str, object] = site.request("POST", "/v1/sites/me/leave", json={"site_name": name}).json()
+    answer: dict[str, object] = site.post("/v1/sites/me/leave", farewell(site, site_name=name))
     return answer
+
+
+def farewell(site: SiteCaller, **changes: object) -> dict[str, object]:
+    key = changes.pop("key", site.key)
+    assert isinstance(key, SigningKey)
+    facts = {"site_id": site.site_id, "site_name": "site-1"} | changes
+    return SiteLeave.signed(key, **facts).model_dump(mode="json")
 
 
 def test_a_site_that_leaves_is_out_for_good_and_what_it_submitted_counts(coordinator: Coordinator) -> None:
@@ -137,12 +144,23 @@ def test_no_round_waits_for_a_site_that_has_left(coordinator: Coordinator) -> No
     assert first_round["status"] == "published"
 
 
-def test_a_site_leaves_by_its_own_name_alone(coordinator: Coordinator) -> None:
+def test_a_site_leaves_by_its_own_name_and_signature_alone(coordinator: Coordinator) -> None:
     coordinator.federation()
-    site = coordinator.enrol()
-    for body in ({"site_name": "somebody-else"}, {}):
-        assert problem_of(site.request("POST", "/v1/sites/me/leave", json=body)) == "invalid_request"
+    site, other = coordinator.sites(2)
+    signed = farewell(site)
+    for body, problem in (
+        (farewell(site, site_name="somebody-else"), "invalid_request"),
+        (farewell(site, site_id=other.site_id), "invalid_request"),
+        ({}, "invalid_request"),
+        ({"site_name": "site-1"}, "invalid_request"),
+        (farewell(site, key=SigningKey.generate()), "signature_rejected"),
+        (farewell(site, key=other.key), "signature_rejected"),
+        (signed | {"signature": farewell(other)["signature"]}, "signature_rejected"),
+    ):
+        assert problem_of(site.request("POST", "/v1/sites/me/leave", json=body)) == problem
     assert site.get("/v1/sites/me")["status"] == "active"
+    assert problem_of(other.request("POST", "/v1/sites/me/leave", json=signed)) == "signature_rejected"
+    assert site.post("/v1/sites/me/leave", signed)["status"] == "revoked"
 
 
 def test_sites_are_listed_in_the_order_of_their_enrolment(coordinator: Coordinator) -> None:

@@ -377,8 +377,9 @@ def leave(
         typer.echo(f"removed. Ask the admin of {enrolment.federation} to revoke {enrolment.site_id}.")
         return
     access = Access(enrolment.proxy, enrolment.ca_file)
-    with access.client(enrolment.base_url, identity_in(state)) as client:
-        leave_for_good(state, client)
+    identity = identity_in(state)
+    with access.client(enrolment.base_url, identity) as client:
+        leave_for_good(state, client, identity.key)
     typer.echo(f"site {enrolment.site_name} has left {enrolment.federation}; {directory} is removed")
 
 

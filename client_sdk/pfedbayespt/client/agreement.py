@@ -5,7 +5,8 @@ Rules:
 2. The first specification that is seen is pinned; every later assignment must carry the same one, and the
    coordinator's signed word for it. The coordinator's own key is pinned when the site enrols.
 3. The backbone's digest is part of the specification; the file beside the site must have it.
-4. A parameters file belongs to the federation, the specification and the version that it was announced for.
+4. A parameters file belongs to the federation, the specification and the version that it was announced for, and the
+   coordinator has signed for it: its word can be held against it later.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from pfedbayespt.protocol import (
     BackboneSpecification,
     CoordinatorIdentity,
     FederationSpecification,
+    ModelVersion,
     ParametersManifest,
     Receipt,
     SignatureError,
@@ -136,6 +138,36 @@ def digest_of_file(file: Path) -> str:
             return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
     except OSError as error:
         raise BackboneMismatchError(f"the backbone file {file} cannot be read: {error.strerror}") from error
+
+
+def check_version(
+    version: ModelVersion,
+    announced: tuple[str, int, str],
+    specification: FederationSpecification,
+    coordinator: CoordinatorIdentity,
+) -> None:
+    """Return if the pinned coordinator has signed that a version is what was announced, under what was agreed on.
+
+    Args:
+        version: as the coordinator describes it.
+        announced: federation, number and digest.
+        specification: what this site agreed to.
+        coordinator: whose signature the version's manifest must bear.
+
+    Raises:
+        IntegrityError: it has signed nothing, or something else.
+    """
+    signed = version.manifest
+    if signed is None:
+        raise IntegrityError(f"the coordinator does not sign for version {announced[1]} of {announced[0]!r}")
+    try:
+        signed.check_signature(coordinator.public_key)
+    except SignatureError as error:
+        raise IntegrityError(f"the version's manifest is not the coordinator's: {error}") from error
+    agreed = (digest_of_message(specification), specification.backbone.weights_digest)
+    stated = (signed.federation, signed.version_number, signed.digest)
+    if (*stated, signed.specification_digest, signed.backbone_digest) != (*announced, *agreed):
+        raise IntegrityError(f"the coordinator signed for {stated}, but {announced} was announced")
 
 
 def check_parameters(

@@ -12,9 +12,10 @@ from contextlib import suppress
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import AuthenticationRequired
 from pfedbayespt.client.state import StateDirectory
+from pfedbayespt.protocol import SigningKey, SiteLeave
 
 
-def leave(state: StateDirectory, client: CoordinatorClient) -> None:
+def leave(state: StateDirectory, client: CoordinatorClient, key: SigningKey) -> None:
     """Leave the federation for good and remove the state directory.
 
     Raises:
@@ -22,5 +23,6 @@ def leave(state: StateDirectory, client: CoordinatorClient) -> None:
         ProblemError, TransportError: the coordinator could not be told; nothing is removed.
     """
     with state.locked(), suppress(AuthenticationRequired):  # it left or was revoked before
-        client.sites.leave(state.enrolment.site_name)
+        site = state.enrolment
+        client.sites.leave(SiteLeave.signed(key, site_id=site.site_id, site_name=site.site_name))
     state.remove()

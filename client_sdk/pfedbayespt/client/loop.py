@@ -97,7 +97,13 @@ class SiteLoop:
         self._outbox = Outbox(self.state.path)
         self._checkpoints = Checkpoints(self.state.path)
         self._personal = PersonalStore(self.state.path / "personal")
-        self._versions = VersionCache(self.state.path / "versions", self.client, self._enrolment.federation)
+        self._versions = VersionCache(
+            self.state.path / "versions",
+            self.client,
+            self._enrolment.federation,
+            self.agreement.specification,
+            self._enrolment.coordinator,
+        )
         self._failing_since: float | None = None
 
     def run(self) -> None:

@@ -32,9 +32,16 @@ class Predictors:
     _last: tuple[object, LocalPredictor] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._federation = self.state.enrolment.federation
+        enrolment = self.state.enrolment
+        self._federation = enrolment.federation
         self._personal = PersonalStore(self.state.path / "personal")
-        self._versions = VersionCache(self.state.path / "versions", self.client, self._federation)
+        self._versions = VersionCache(
+            self.state.path / "versions",
+            self.client,
+            self._federation,
+            self.model.specification,
+            enrolment.coordinator,
+        )
 
     def get(self, model_version: int | None, *, offline: bool) -> LocalPredictor:
         """Return a predictor; see `Site.predictor`."""

@@ -345,7 +345,7 @@ class Site:
             StateError: another process runs this site.
             ProblemError, TransportError: the coordinator could not be told; nothing is removed.
         """
-        leave(self._state, self.client)
+        leave(self._state, self.client, self._identity.key)
         self.client.close()
 
     def model(self) -> FederationModel:

@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pfedbayespt.client.agreement import check_version
 from pfedbayespt.client.coordinator import CoordinatorClient
 from pfedbayespt.client.errors import IntegrityError
 from pfedbayespt.client.state import write_whole
-from pfedbayespt.protocol import digest_of_bytes
+from pfedbayespt.protocol import CoordinatorIdentity, FederationSpecification, digest_of_bytes
 
 KEPT_VERSIONS = 3
 """The one to train from, the candidate to evaluate, the one that serves."""
@@ -23,16 +24,21 @@ class VersionCache:
     folder: Path
     client: CoordinatorClient
     federation: str
+    specification: FederationSpecification
+    coordinator: CoordinatorIdentity
 
     def fetch(self, number: int, digest: str) -> bytes:
         """Return the parameters file of version `number`, from the disk or from the coordinator.
 
         Raises:
-            IntegrityError: what the coordinator sent is not what it announced.
+            IntegrityError: what the coordinator sent is not what it announced, or not what it has signed for.
         """
         kept = self.read(digest)
         if kept is not None:
             return kept
+        described = self.client.model_versions.get(self.federation, number)
+        announced = (self.federation, number, digest)
+        check_version(described, announced, self.specification, self.coordinator)
         content = self.client.model_versions.download(self.federation, number, digest)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         write_whole(self._file(digest), content)

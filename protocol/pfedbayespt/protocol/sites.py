@@ -47,9 +47,15 @@ class SiteEnrol(SignedMessage):
         return token.get_secret_value()
 
 
-class SiteLeave(Message):
-    """Leave the federation for good. The site says its own name, because this cannot be undone."""
+class SiteLeave(SignedMessage):
+    """Leave the federation for good, signed with a live key: a stolen access token cannot end a site's part.
 
+    The site says its own name too, because this cannot be undone.
+    """
+
+    purpose: ClassVar[str] = "pfedbayespt.site-leave/1"
+
+    site_id: str = Field(max_length=64)
     site_name: Slug
 
 

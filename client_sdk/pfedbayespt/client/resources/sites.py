@@ -57,9 +57,9 @@ class Sites:
         """Return what this site should do now; asking is also its sign of life (site)."""
         return self._connection.get("/v1/sites/me/assignment", Assignment)
 
-    def leave(self, site_name: str) -> Site:
-        """Leave the federation for good (site). `site_name` is the site's own."""
-        return self._connection.post("/v1/sites/me/leave", Site, SiteLeave(site_name=site_name))
+    def leave(self, request: SiteLeave) -> Site:
+        """Leave the federation for good, signed with a live key (site)."""
+        return self._connection.post("/v1/sites/me/leave", Site, request)
 
     def list(self, federation: str) -> Iterator[Site]:
         """Yield the federation's sites, oldest first (admin)."""

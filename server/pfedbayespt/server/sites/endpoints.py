@@ -106,18 +106,18 @@ def read_assignment(context: ContextDep, caller: Site) -> Assignment:
     "/sites/me/leave",
     **documented(
         "Leave the federation",
+        ProblemType.SIGNATURE_REJECTED,
         ProblemType.TRANSITION_NOT_ALLOWED,
         example=examples.SITE.model_copy(update={"status": SiteStatus.REVOKED}),
     ),
 )
 def leave_federation(body: SiteLeave, context: ContextDep, caller: Site) -> SiteMessage:
-    """End the calling site's part in its federation, for good: its keys are worth nothing from now on.
+    """End the calling site's part in its federation, for good, signed with a live key; none is good after that.
 
     What it has submitted stays, because it was acknowledged; no round waits for it any more.
     """
     with context.database.write(caller.actor) as tx:
-        site = service.find(tx, caller.site_id)
-        service.leave(tx, site, body)
+        site = service.leave(tx, caller, body)
         message = service.describe(site, site.federation.name)
     context.work.set()
     return message

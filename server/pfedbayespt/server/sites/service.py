@@ -135,15 +135,21 @@ def revoke(tx: Transaction, site: SiteRecord) -> None:
                 updates.discard(tx, update, site.federation_id, "site_revoked: the site was shut out")
 
 
-def leave(tx: Transaction, site: SiteRecord, request: SiteLeave) -> None:
-    """Let a site go for good. What it has submitted was acknowledged, and stays.
+def leave(tx: Transaction, caller: SiteCaller, request: SiteLeave) -> SiteRecord:
+    """Let the calling site go for good. What it has submitted was acknowledged, and stays.
 
     Raises:
-        InvalidRequest: the name is not the site's own.
+        SignatureRejected: no live key of the site has signed this.
+        InvalidRequest: it is not the site's own name.
     """
-    if request.site_name != site.name:
-        raise InvalidRequest(f"site_name is {request.site_name!r}, but the calling site is {site.name!r}")
+    site = find(tx, caller.site_id)
+    keys.check_signed(tx, caller, request)
+    if (request.site_id, request.site_name) != (site.id, site.name):
+        raise InvalidRequest(
+            f"{request.site_name!r}, {request.site_id} is to leave, but {site.name!r}, {site.id} calls"
+        )
     lifecycle.leave(tx, site)
+    return site
 
 
 def list_page(
