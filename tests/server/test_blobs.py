@@ -4,14 +4,15 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.object_store import store_url
 
-from pfedbayespt.server import blobs
 from pfedbayespt.server.blobs import (
     BlobCorruptError,
     BlobMissingError,
@@ -20,6 +21,8 @@ from pfedbayespt.server.blobs import (
     MemoryBlobStore,
     StorageBrokenError,
     TemporaryBlob,
+    folder,
+    open_store,
 )
 from pfedbayespt.server.errors import StorageExhausted
 
@@ -54,8 +57,11 @@ def file_of(root: Path, digest: str) -> Path:
 # The contract, on every store
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "s3":
+        endpoint = request.getfixturevalue("s3_endpoint")
+        return open_store(store_url(endpoint, f"contract-{secrets.token_hex(8)}"), tmp_path)
     return FolderBlobStore(tmp_path / "data") if request.param == "folder" else MemoryBlobStore()
 
 
@@ -339,12 +345,12 @@ def test_a_put_waits_for_a_deletion_of_the_same_bytes_and_is_not_undone_by_it(
 
     def found_old(path: Path) -> float:
         monkeypatch.undo()
-        modified_at = blobs._modified_at(path)
+        modified_at = folder._modified_at(path)
         thread.start()
         thread.join(timeout=0.5)  # it cannot end while the deletion goes on
         return modified_at
 
-    monkeypatch.setattr(blobs, "_modified_at", found_old)
+    monkeypatch.setattr(folder, "_modified_at", found_old)
     assert deleting.delete_if_aged(digest, 60.0) is True
     thread.join()
     assert read(putting, digest) == b"fought over"

@@ -198,7 +198,7 @@ def test_after_a_failed_fsync_the_process_asks_to_be_restarted(
     def broken(_: object) -> None:
         raise StorageBrokenError("an fsync failed")
 
-    monkeypatch.setattr(FolderBlobStore, "ping", broken)
+    monkeypatch.setattr(FolderBlobStore, "check_sound", broken)
     for path in ("/livez", "/readyz"):
         assert problem_of(coordinator.http.get(path)) == "internal_error"
 

@@ -22,7 +22,7 @@ from pfedbayespt.server import (
 )
 from pfedbayespt.server.api_keys import endpoints as api_keys
 from pfedbayespt.server.audit import endpoints as audit
-from pfedbayespt.server.blobs import FolderBlobStore, OnBroken, leave_it
+from pfedbayespt.server.blobs import BlobStore, OnBroken, leave_it, open_store
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Clock, Database, database_clock
 from pfedbayespt.server.events import endpoints as events
@@ -88,12 +88,12 @@ def create_app(
     Raises:
         RuntimeError: an operation does not declare who may call it, the role `inference` lacks its packages, or
             `PFEDBAYESPT_FAILPOINTS` is set without the setting that allows it.
-        ValueError: the database's URL is of a kind that is not supported.
+        ValueError: the database's or the blob store's URL is of a kind that is not supported.
     """
     failpoints.arm_from_environment(allowed=settings.allow_failpoints)
     logs.configure_unless_done()
     database = Database(settings.effective_database_url, clock, on_broken)
-    blobs = FolderBlobStore(settings.data_dir, on_broken)
+    blobs = open_store(settings.blobs_url, settings.data_dir, on_broken)
     context = Context(settings, database, blobs, "embedded" if database.is_sqlite else new_id("wrk"))
     predictor = _predictor(context)
     app = FastAPI(
@@ -187,7 +187,7 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
 
 
 def _lifespan(
-    context: Context, blobs: FolderBlobStore, predictor: Predictor
+    context: Context, blobs: BlobStore, predictor: Predictor
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -208,7 +208,7 @@ def _sign_what_is_unsigned(context: Context) -> None:
             manifests.sign_unsigned(tx, signer)
 
 
-def _start(context: Context, blobs: FolderBlobStore, stack: AsyncExitStack) -> None:
+def _start(context: Context, blobs: BlobStore, stack: AsyncExitStack) -> None:
     """Bring the process up, and leave on `stack` how to take it down: start-up is recovery."""
     settings, database = context.settings, context.database
     if database.is_sqlite:

@@ -6,7 +6,7 @@
     ├── PermissionDenied          ├── UpdateTooStale           ├── ImageRejected
     ├── NotFound                  ├── NotInCohort              ├── NoServingVersion
     ├── MethodNotAllowed          ├── UpdateConflict           ├── InferenceUnavailable
-    ├── AlreadyExists             ├── UpdateRejected           ├── Overloaded
+    ├── AlreadyExists             ├── UpdateRejected           ├── Overloaded ── StorageUnavailable
     ├── EnrolmentTokenRefused     ├── ParametersRejected       ├── StorageExhausted
     ├── TransitionNotAllowed      ├── DigestMismatch           ├── ProtocolMismatch
     │   └── LostRace              ├── EvaluationConflict       └── InternalError
@@ -197,6 +197,10 @@ class Overloaded(CoordinatorError):
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class StorageUnavailable(Overloaded):
+    """The object store does not answer: nothing was acknowledged, and what it holds is unknown for now."""
 
 
 class QuotaExceeded(CoordinatorError):

@@ -22,7 +22,7 @@ class Health(Message):
 @router.get("/livez", **documented("Is the process alive", example=Health(), guarded=False))
 def read_liveness(context: ContextDep) -> Health:
     """Answer, unless only a restart can help: an fsync has failed, and what the disk holds is unknown."""
-    context.blobs.ping()
+    context.blobs.check_sound()
     return Health()
 
 
@@ -31,7 +31,7 @@ def read_liveness(context: ContextDep) -> Health:
     **documented("Can it serve", ProblemType.OVERLOADED, example=Health(), guarded=False),
 )
 def read_readiness(context: ContextDep) -> Health:
-    """Answer once the database does, the storage is sound and what serves is loaded; a swap changes nothing."""
+    """Answer once the database and the blob store do and what serves is loaded; a swap changes nothing."""
     context.database.ping()
     context.blobs.ping()
     if not context.is_warm.is_set():

@@ -34,10 +34,17 @@ class Settings(BaseSettings):
 
     admin_token: SecretStr = Field(description="The admin's bearer token, at least 32 characters.")
     data_dir: Path = Field(
-        default=Path("pfedbayespt-data"), description="Holds the tensor files and, by default, the database."
+        default=Path("pfedbayespt-data"),
+        description="Holds, unless another place is set, the tensor files, the database and the signing key.",
     )
     database_url: str | None = Field(
         default=None, description="`postgresql://...` or `sqlite:///file`; None: SQLite in `data_dir`."
+    )
+    blobs_url: str | None = Field(
+        default=None,
+        description="Where tensor files are kept: `s3://bucket/prefix`, with `?endpoint=https://host:port&region=name` "
+        "where it is not Amazon's and credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        "`file:///folder`; None: in `data_dir`.",
     )
     roles: frozenset[ServerRole] = Field(default=frozenset({ServerRole.COORDINATOR}), min_length=1)
     signing_key_file: Path | None = Field(
