@@ -30,9 +30,13 @@ def main() -> None:
         print("authorisation", figures, flush=True)
         figures |= campaign.bad_inputs(folder / "bad", 20_000 // share)
         print("bad inputs", figures, flush=True)
+        drawn, complaints = campaign.contract_keeping(folder / "contract", 100 // min(share, 20))
+        figures |= {name: figures[name] + number for name, number in drawn.items()}
+        print("live document", drawn, f"{len(complaints)} answers break it", *complaints[:10], flush=True)
         figures |= campaign.tampering(folder / "tampering", 200 // min(share, 4))
         figures |= campaign.replaying(folder / "replays", 40 // min(share, 4))
     print(json.dumps(figures))
+    sys.exit(1 if complaints else 0)
 
 
 if __name__ == "__main__":

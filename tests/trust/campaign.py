@@ -12,7 +12,7 @@ from tests.server.authorisation_rows import ROWS
 from tests.server.harness import Caller, Coordinator, SiteCaller, check, running, settings_for
 from tests.server.serving_parts import file_of, parameters_of, specification_on, tiny_backbone
 from tests.server.test_authorisation import cells, inhabited
-from tests.trust import garbage
+from tests.trust import contract, garbage
 from tests.trust.mutants import mutants, sent
 from tests.trust.nasty_images import MADE, damaged
 from tests.trust.replays import accepted, replays
@@ -53,6 +53,19 @@ def bad_inputs(folder: Path, number: int) -> dict[str, int]:
                 figures["over_budget"] += watch.is_over(BUDGET_BYTES)
         figures["over_budget"] += watch.is_over(BUDGET_BYTES)
     return dict(figures)
+
+
+def contract_keeping(folder: Path, per_operation: int) -> tuple[dict[str, int], list[str]]:
+    """Send what schemathesis draws from the live document; return the figures, and what breaks the document."""
+    figures: Counter[str] = Counter(bad_inputs=0, server_errors=0)
+    complaints: list[str] = []
+    with inhabited(folder) as world:
+        for answer in contract.answers(world, contract.live_document(world), per_operation):
+            figures["bad_inputs"] += 1
+            is_honest = answer.status == 503  # no inference here: documented, and no failure
+            figures["server_errors"] += answer.status >= 500 and not is_honest
+            complaints += [answer.complaint] if answer.complaint else []
+    return dict(figures), complaints
 
 
 def tampering(folder: Path, number: int) -> dict[str, int]:
