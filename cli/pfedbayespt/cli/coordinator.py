@@ -1,4 +1,4 @@
-"""`pfedbayespt coordinator`: running the server."""
+"""`pfedbayespt coordinator`: running the server, and looking after what it keeps."""
 
 import json
 import os
@@ -95,6 +95,79 @@ def upgrade_database(*, settings_file: SettingsFile = None) -> None:
     from pfedbayespt.server import serving
 
     serving.upgrade_database(settings)
+
+
+@app.command()
+def backup(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Where the backup is kept; a later one only adds what is new.", file_okay=False),
+    ],
+    *,
+    settings_file: SettingsFile = None,
+    without_key: Annotated[
+        bool, typer.Option("--without-key", help="Leave out the coordinator's signing key, kept elsewhere.")
+    ] = False,
+) -> None:
+    """Copy the database and every tensor file that it needs, while the coordinator runs.
+
+    PostgreSQL needs its client programs (pg_dump). Exits with 1 if the coordinator itself has lost a file.
+    """
+    from pfedbayespt.server import operations
+
+    report = operations.backup(read_settings(settings_file, {}), folder, with_key=not without_key)
+    _report(f"{folder}: {len(report.manifest.blobs)} files, {report.copied} of them new", report.problems)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A backup.", exists=True, file_okay=False)],
+    *,
+    settings_file: SettingsFile = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a database that is not empty.")] = False,
+) -> None:
+    """Put a backup back, into an empty place, while no coordinator runs there."""
+    from pfedbayespt.server import operations
+
+    manifest = operations.restore(read_settings(settings_file, {}), folder, force=force)
+    typer.echo(
+        f"restored {len(manifest.blobs)} files and the database of {manifest.created_at:%Y-%m-%d %H:%M:%SZ}"
+    )
+
+
+@app.command()
+def verify(
+    *,
+    settings_file: SettingsFile = None,
+    backup_folder: Annotated[
+        Path | None,
+        typer.Option("--backup", help="Verify this backup instead.", exists=True, file_okay=False),
+    ] = None,
+) -> None:
+    """Hash every tensor file that is needed, follow every audit chain; exit with 1 if anything does not hold."""
+    from pfedbayespt.server import operations
+
+    if backup_folder is None:
+        report = operations.verify(read_settings(settings_file, {}))
+    else:
+        report = operations.verify_backup(backup_folder)
+    _report(f"verified {report.blobs} files and {report.federations} audit chains", report.problems)
+
+
+@app.command()
+def gc(*, settings_file: SettingsFile = None) -> None:
+    """Remove files that no row names and that are old enough, at once rather than at the next sweep."""
+    from pfedbayespt.server import operations
+
+    typer.echo(f"removed {operations.collect_garbage(read_settings(settings_file, {}))} files")
+
+
+def _report(summary: str, problems: tuple[str, ...]) -> None:
+    for problem in problems:
+        typer.secho(f"does not hold: {problem}", fg="red", err=True)
+    typer.echo(summary)
+    if problems:
+        raise typer.Exit(1)
 
 
 def _make_key(file: Path) -> "SigningKey":

@@ -19,7 +19,11 @@ _EXPECTED = {
     "pfedbayespt.model.insertion": "InsertionError",
     "pfedbayespt.protocol.signatures": "SignatureError",
     "pfedbayespt.protocol.tensors": "TensorFileError",
+    "pfedbayespt.server.errors": "CoordinatorError",
     "pfedbayespt.server.keys": "SigningKeyError",
+    "pfedbayespt.server.operations": "OperationError",
+    "pfedbayespt.server.ownership": "FolderInUseError",
+    "pfedbayespt.server.schema": "SchemaError",
 }
 _EXTRAS = {
     "fastapi": "server",

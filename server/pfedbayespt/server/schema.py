@@ -72,7 +72,7 @@ def check(database: Database) -> None:
     Raises:
         SchemaError: it has another one; the message says what to do.
     """
-    wanted = set(ScriptDirectory.from_config(migrations_config()).get_heads())
+    wanted = set(wanted_revisions())
     with database.engine.connect() as connection:
         found = set(MigrationContext.configure(connection).get_current_heads())
     if found != wanted:
@@ -80,6 +80,11 @@ def check(database: Database) -> None:
             f"the database's schema is {', '.join(sorted(found)) or 'empty'}, this release needs "
             f"{', '.join(sorted(wanted))}; run `pfedbayespt coordinator upgrade-database` of this release"
         )
+
+
+def wanted_revisions() -> tuple[str, ...]:
+    """Return the revisions of the schema that this release needs."""
+    return tuple(sorted(ScriptDirectory.from_config(migrations_config()).get_heads()))
 
 
 def migrations_config(connection: Connection | None = None) -> Config:
