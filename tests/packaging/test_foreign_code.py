@@ -1,6 +1,8 @@
 """No foreign data is ever run or unpickled: not a single call in the sources that could."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("protocol", "model", "client_sdk", "server", "cli", "demo", "migrations", "benchmarks")
+SOURCES = FOLDERS[:6]
 MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"})
 NAMES = frozenset({"exec", "eval", "__import__"})
 METHODS = frozenset({("torch", "load"), ("torch", "save"), ("yaml", "load"), ("os", "system")})
@@ -61,6 +64,31 @@ def test_no_source_could_run_what_it_reads() -> None:
 )
 def test_the_check_can_fail(source: str) -> None:
     assert list(forbidden(source))
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("import pickle", "TID251"),
+        ("import torch\n\ntorch.load(file)", "TID251"),
+        ("import torch\n\ntorch.hub.load(place)", "TID251"),
+        ("exec(text)", "S102"),
+        ("eval(text)", "S307"),
+    ],
+)
+def test_the_linter_fails_where_foreign_data_would_run(source: str, rule: str) -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise"]
+    for part in SOURCES:
+        name = ROOT / part / "pfedbayespt" / "made_up.py"
+        checked = subprocess.run(
+            [*command, "--stdin-filename", str(name), "-"],
+            input=source,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert checked.returncode == 1
+        assert f" {rule} " in checked.stdout, part
 
 
 @pytest.mark.parametrize(

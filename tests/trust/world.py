@@ -40,9 +40,11 @@ class History:
 
 
 @contextmanager
-def history(folder: Path, *, rounds_played: int = 3, **policy: Any) -> Iterator[History]:
+def history(
+    folder: Path, *, rounds_played: int = 3, database_url: str | None = None, **policy: Any
+) -> Iterator[History]:
     """Run a coordinator and play rounds in which every site takes part."""
-    with running(settings_for(folder)) as coordinator:
+    with running(settings_for(folder, database_url=database_url)) as coordinator:
         coordinator.federation(**(POLICY | policy))
         made = History(coordinator, coordinator.sites(3), [])
         for number in range(rounds_played):
