@@ -23,6 +23,7 @@ from pfedbayespt.client.errors import (
     EnrolmentTokenRefused,
     IntegrityError,
     NoServingVersion,
+    PredictionError,
     StateError,
 )
 from pfedbayespt.client.events import SiteEvent
@@ -379,6 +380,17 @@ def test_personal_parameters_take_effect_at_home_and_never_leave_it(
     without = Site.resume(tmp_path / "state").predict(image)
     assert at_home.seed == without.seed
     assert at_home.probabilities != without.probabilities
+
+
+def test_a_version_whose_numbers_overflow_gives_no_answer(coordinator: Coordinator, tmp_path: Path) -> None:
+    coordinator.found(num_rounds=1, min_sites_to_start=1, quorum=1)
+    site = coordinator.enrol(tmp_path / "state", "clinic-a")
+    site.run(draw_images(tmp_path / "images", 4, seed=3))
+    predictor = site.predictor()
+    with torch.no_grad():
+        predictor.model.classifier.readout.head.weight.fill_(torch.inf)
+    with pytest.raises(PredictionError, match=r"version 2 gives no finite numbers"):
+        predictor.predict(draw_images(tmp_path / "new", 1, seed=9) / "stripe" / "9-0.png")
 
 
 def test_under_label_shift_a_sites_own_class_prior_moves_its_predictions(

@@ -18,6 +18,7 @@
     ├── BackboneMismatchError         the backbone file is not the federation's
     ├── DatasetError                  the images or labels cannot be used
     ├── TrainingError                 training did not lead to finite numbers
+    ├── PredictionError               the model gives no finite numbers for this image
     └── StateError                    the site's state directory cannot be used
 
 A problem of a kind that this release does not know is a plain `ProblemError`.
@@ -263,6 +264,10 @@ class DatasetError(PFedBayesPTError):
 
 class TrainingError(PFedBayesPTError):
     """Training on these images with this specification did not lead to finite numbers."""
+
+
+class PredictionError(PFedBayesPTError):
+    """The model version gives no finite numbers for this image."""
 
 
 class StateError(PFedBayesPTError):

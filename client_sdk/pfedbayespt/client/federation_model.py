@@ -126,8 +126,7 @@ class FederationModel:
 
     def sketch(self, images: ContextSource) -> CalibrationSketch:
         """Return the scores of labelled images under the shared parameters alone, to calibrate the version from."""
-        policy = self.specification.calibration
-        score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
+        score = ConformalScore.by(self.specification.calibration)
         with _set_aside(self.classifier):
             sketch = make_sketch(self.classifier, images, score, TEMPERATURES, max_points=MAX_SKETCH_POINTS)
         return CalibrationSketch(**asdict(sketch))

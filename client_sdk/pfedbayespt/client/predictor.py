@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from pfedbayespt.client.errors import PredictionError
 from pfedbayespt.client.federation_model import FederationModel
 from pfedbayespt.model.calibration import Array, ConformalScore, conformal_set, tempered
 from pfedbayespt.model.images import prepare, read_image
@@ -64,17 +64,20 @@ class LocalPredictor:
 
         Raises:
             ImageError: it is not an image that the product reads.
+            PredictionError: the version's numbers overflow on it.
         """
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
         chosen = derive_seed(content, self.model_digest) if seed is None else seed
         answer = self._predictive(content, num_samples, chosen)
         shares = answer.probabilities[0].cpu().double().numpy()
-        ranked = self._ranked(shares)
+        ranked = ClassProbability.ranked(
+            self.model.specification.classes, shares.tolist(), self._tempered(shares)
+        )
         return Prediction(
             federation=self.federation,
             label=ranked[0].label,
             probabilities=ranked[:top_k],
-            uncertainty=_uncertainty(answer),
+            uncertainty=Uncertainty(**answer.doubt_of(0)),
             model_version=self.model_version,
             model_digest=self.model_digest,
             num_samples=num_samples,
@@ -91,38 +94,26 @@ class LocalPredictor:
         classifier = self.model.classifier
         pixels = prepare(read_image(content), self.model.backbone_config)[None].to(classifier.device)
         noise = draw_noise([seed], num_samples, classifier.posterior.noise_width)
-        return predict(classifier, classifier.encode(pixels), noise, self.class_prior)
-
-    def _ranked(self, shares: Array) -> tuple[ClassProbability, ...]:
-        calibrated: list[float] | list[None] = [None] * len(shares)
-        if self.calibration is not None:
-            calibrated = tempered(shares[None], self.calibration.calibration.temperature)[0].tolist()
-        classes = self.model.specification.classes
-        return tuple(
-            ClassProbability(
-                label=classes[index],
-                probability=min(float(shares[index]), 1.0),  # a float32 mean of ones may exceed one a little
-                calibrated_probability=calibrated[index],
+        answer = predict(classifier, classifier.encode(pixels), noise, self.class_prior)
+        if not answer.is_finite:
+            raise PredictionError(
+                f"model version {self.model_version} gives no finite numbers for this image"
             )
-            for index in np.argsort(-shares, kind="stable")
-        )
+        return answer
+
+    def _tempered(self, shares: Array) -> list[float] | None:
+        if self.calibration is None:
+            return None
+        tempered_shares: list[float] = tempered(shares[None], self.calibration.calibration.temperature)[
+            0
+        ].tolist()
+        return tempered_shares
 
     def _calibrated(self, shares: Array, seed: int, total_entropy_nats: float) -> CalibratedAnswer | None:
         if self.calibration is None:
             return None
-        policy = self.calibration.calibration.policy
-        score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
+        score = ConformalScore.by(self.calibration.calibration.policy)
         threshold = self.calibration.calibration.threshold_for(self.site_id).score
         classes = self.model.specification.classes
         chosen = tuple(classes[index] for index in conformal_set(shares, score, threshold, seed))
         return CalibratedAnswer.by(self.calibration, self.site_id, chosen, total_entropy_nats)
-
-
-def _uncertainty(answer: Predictive) -> Uncertainty:
-    return Uncertainty(
-        total_entropy_nats=float(answer.total[0]),
-        aleatoric_entropy_nats=float(answer.aleatoric[0]),
-        epistemic_entropy_nats=float(answer.epistemic[0]),
-        epistemic_entropy_corrected_nats=float(answer.epistemic_corrected[0]),
-        prompt_variance=float(answer.prompt_variance[0]),
-    )

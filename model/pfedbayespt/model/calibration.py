@@ -13,7 +13,7 @@ empty set would say nothing to anybody, and leaving it out could only lower the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,22 @@ _SET_STREAM = 1  # the noise of the samples is stream 0 of the same seed
 _TINY = 1e-12
 
 
+class Policy(Protocol):
+    """What a federation's calibration policy says of the score."""
+
+    @property
+    def method(self) -> Method:
+        """Which score."""
+
+    @property
+    def raps_free_ranks(self) -> int:
+        """Ranks without a penalty."""
+
+    @property
+    def raps_penalty(self) -> float:
+        """Per rank beyond those."""
+
+
 @dataclass(frozen=True)
 class ConformalScore:
     """Which score, and RAPS's two numbers."""
@@ -36,6 +52,11 @@ class ConformalScore:
     method: Method = "raps"
     free_ranks: int = 3
     penalty: float = 0.02
+
+    @classmethod
+    def by(cls, policy: Policy) -> Self:
+        """Return the score that the federation agreed on."""
+        return cls(policy.method, policy.raps_free_ranks, policy.raps_penalty)
 
     def of_all_classes(self, probabilities: npt.ArrayLike, uniforms: npt.ArrayLike) -> Array:
         """Return s(c) [N, C] for each class; `probabilities` [N, C], `uniforms` [N], used by APS and RAPS."""

@@ -41,6 +41,22 @@ class Predictive:
     epistemic_corrected: Float[Tensor, " B"]
     prompt_variance: Float[Tensor, " B"]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are: a model of huge parameters may overflow."""
+        numbers = (self.probabilities, self.epistemic_corrected, self.prompt_variance)
+        return all(bool(tensor.isfinite().all()) for tensor in numbers)
+
+    def doubt_of(self, index: int) -> dict[str, float]:
+        """Return the image's entropies in nats and its prompt variance, by the names that answers give them."""
+        return {
+            "total_entropy_nats": float(self.total[index]),
+            "aleatoric_entropy_nats": float(self.aleatoric[index]),
+            "epistemic_entropy_nats": float(self.epistemic[index]),
+            "epistemic_entropy_corrected_nats": float(self.epistemic_corrected[index]),
+            "prompt_variance": float(self.prompt_variance[index]),
+        }
+
 
 @dataclass(frozen=True)
 class EpistemicSplit:
@@ -139,8 +155,8 @@ def entropy(probabilities: Float[Tensor, "*B C"]) -> Float[Tensor, "*B"]:
 
 
 def _summarise(samples: Float[Tensor, "B S C"], prompt_variance: Float[Tensor, " B"]) -> Predictive:
-    probabilities = samples.mean(1)
-    total, aleatoric = entropy(probabilities), entropy(samples).mean(1)
+    probabilities = samples.mean(1).clamp_max(1)  # above one, and entropies below zero, are rounding
+    total, aleatoric = entropy(probabilities), entropy(samples).mean(1).clamp_min(0)
     epistemic = (total - aleatoric).clamp_min(0)  # H is concave: below zero is rounding
     return Predictive(
         probabilities=probabilities,

@@ -101,9 +101,11 @@ from pfedbayespt.protocol.statuses import (
     RoundTask,
     SiteAction,
     SiteStatus,
+    TrialStatus,
     UpdateStatus,
 )
 from pfedbayespt.protocol.tensors import TensorFileError, TensorHeader, TensorSchema, TensorSpec
+from pfedbayespt.protocol.trials import Trial, TrialCreate, TrialTally, TrialTerms
 from pfedbayespt.protocol.updates import STATEMENT_HEADER, Receipt, Update, UpdateManifest, UpdateStatement
 from pfedbayespt.protocol.versions import PROTOCOL_HEADER, PROTOCOL_VERSION
 from pfedbayespt.protocol.versions import mismatch as protocol_mismatch
@@ -201,6 +203,11 @@ __all__ = [
     "Threshold",
     "TokenRequest",
     "TrainingSpecification",
+    "Trial",
+    "TrialCreate",
+    "TrialStatus",
+    "TrialTally",
+    "TrialTerms",
     "Uncertainty",
     "Update",
     "UpdateManifest",

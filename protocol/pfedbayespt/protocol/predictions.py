@@ -1,6 +1,7 @@
 """A prediction and its honest doubt. All entropies are in nats, H(p) = -sum p log p."""
 
 import base64
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PositiveFloat, WithJsonSchema
@@ -76,6 +77,19 @@ class ClassProbability(Message):
     calibrated_probability: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
         default=None, description="At the version's temperature; None: the answer is not calibrated."
     )
+
+    @classmethod
+    def ranked(
+        cls, classes: Sequence[str], probabilities: Sequence[float], calibrated: Sequence[float] | None = None
+    ) -> tuple[Self, ...]:
+        """Return all classes, most probable first; ties in the order of the classes."""
+        at_temperature = [None] * len(classes) if calibrated is None else calibrated
+        rows = zip(classes, probabilities, at_temperature, strict=True)
+        ranked = sorted(rows, key=lambda row: -row[1])
+        return tuple(
+            cls(label=label, probability=share, calibrated_probability=tempered)
+            for label, share, tempered in ranked
+        )
 
 
 class Uncertainty(Message):

@@ -76,6 +76,14 @@ class ModelVersionStatus(StrEnum):
     HELD = "held"
 
 
+class TrialStatus(StrEnum):
+    """running -> stopped (by hand or by a promotion) | tripped (by a bound)."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    TRIPPED = "tripped"
+
+
 class SiteAction(StrEnum):
     """What the coordinator asks of one site right now."""
 

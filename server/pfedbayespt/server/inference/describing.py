@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from pfedbayespt.model.calibration import Array, ConformalScore, conformal_set, tempered
 from pfedbayespt.model.prediction import Predictive
 from pfedbayespt.protocol import (
@@ -38,16 +36,22 @@ def describe(asked: Asked, predictive: Predictive) -> Prediction:
         InferenceUnavailable: a number is not finite.
     """
     version, request = asked.version, asked.request
-    if not _is_finite(predictive):
+    if not predictive.is_finite:
         raise InferenceUnavailable(f"model version {version.number} gives no finite numbers for this image")
     shares = predictive.probabilities[0].cpu().double().numpy()
     calibration = version.calibration if request.class_prior is None else None
-    ranked = _ranked(shares, version.specification.classes, calibration)
+    ranked = ClassProbability.ranked(
+        version.specification.classes,
+        shares.tolist(),
+        None
+        if calibration is None
+        else tempered(shares[None], calibration.calibration.temperature)[0].tolist(),
+    )
     return Prediction(
         federation=version.federation,
         label=ranked[0].label,
         probabilities=ranked[: request.top_k],
-        uncertainty=_uncertainty(predictive),
+        uncertainty=Uncertainty(**predictive.doubt_of(0)),
         model_version=version.number,
         model_digest=version.digest,
         num_samples=request.num_samples,
@@ -59,29 +63,10 @@ def describe(asked: Asked, predictive: Predictive) -> Prediction:
     )
 
 
-def _ranked(
-    shares: Array, classes: tuple[str, ...], calibration: VersionCalibration | None
-) -> tuple[ClassProbability, ...]:
-    order = np.argsort(-shares, kind="stable")
-    calibrated: list[float] | list[None] = [None] * len(classes)
-    if calibration is not None:
-        calibrated = tempered(shares[None], calibration.calibration.temperature)[0].tolist()
-    # A float32 mean of ones may exceed one by a rounding error.
-    return tuple(
-        ClassProbability(
-            label=classes[index],
-            probability=min(float(shares[index]), 1.0),
-            calibrated_probability=calibrated[index],
-        )
-        for index in order
-    )
-
-
 def _calibrated(
     asked: Asked, shares: Array, calibrated: VersionCalibration, predictive: Predictive
 ) -> CalibratedAnswer:
-    policy = calibrated.calibration.policy
-    score = ConformalScore(policy.method, policy.raps_free_ranks, policy.raps_penalty)
+    score = ConformalScore.by(calibrated.calibration.policy)
     threshold = calibrated.calibration.threshold_for(asked.site_id).score
     classes = asked.version.specification.classes
     chosen = tuple(classes[index] for index in conformal_set(shares, score, threshold, asked.seed))
@@ -90,19 +75,3 @@ def _calibrated(
 
 def _samples(predictive: Predictive) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in predictive.sample_probabilities[0].cpu().tolist())
-
-
-def _is_finite(predictive: Predictive) -> bool:
-    numbers = (predictive.probabilities, predictive.epistemic_corrected, predictive.prompt_variance)
-    return all(bool(tensor.isfinite().all()) for tensor in numbers)
-
-
-def _uncertainty(predictive: Predictive) -> Uncertainty:
-    # Entropies of rounded probabilities may fall below zero by a rounding error.
-    return Uncertainty(
-        total_entropy_nats=max(float(predictive.total[0]), 0.0),
-        aleatoric_entropy_nats=max(float(predictive.aleatoric[0]), 0.0),
-        epistemic_entropy_nats=max(float(predictive.epistemic[0]), 0.0),
-        epistemic_entropy_corrected_nats=max(float(predictive.epistemic_corrected[0]), 0.0),
-        prompt_variance=float(predictive.prompt_variance[0]),
-    )
