@@ -33,8 +33,9 @@ run(Settings(data_dir=Path(sys.argv[1]), port=int(sys.argv[2]), worker_interval_
 class Process:
     """A coordinator in a process of its own, always on the same folder and port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
+        self.environment = environment
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -47,7 +48,9 @@ class Process:
     def start(self) -> None:
         self.running = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(self.folder), str(self.port)],
-            env=os.environ | {"PFEDBAYESPT_ADMIN_TOKEN": ADMIN_TOKEN, "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {"PFEDBAYESPT_ADMIN_TOKEN": ADMIN_TOKEN, "OMP_NUM_THREADS": "1"}
+            | self.environment,
             stderr=(self.folder.parent / "log").open("ab"),
         )
         for _ in range(600):

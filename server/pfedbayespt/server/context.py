@@ -26,6 +26,7 @@ class Context:
     worker_id: str = "embedded"
     work: threading.Event = field(default_factory=threading.Event)  # set: something may be due now
     is_warm: threading.Event = field(default_factory=threading.Event)  # set: what serves here is loaded
+    is_stopping: threading.Event = field(default_factory=threading.Event)  # set: send nothing more here
 
     @cached_property
     def rates(self) -> RateLimits:

@@ -31,7 +31,12 @@ def read_liveness(context: ContextDep) -> Health:
     **documented("Can it serve", ProblemType.OVERLOADED, example=Health(), guarded=False),
 )
 def read_readiness(context: ContextDep) -> Health:
-    """Answer once the database and the blob store do and what serves is loaded; a swap changes nothing."""
+    """Answer once the database and the blob store do and what serves is loaded; a swap changes nothing.
+
+    A process that was told to stop is not ready from then on, while it still answers what reaches it.
+    """
+    if context.is_stopping.is_set():
+        raise Overloaded("this process is about to stop")
     context.database.ping()
     context.blobs.ping()
     if not context.is_warm.is_set():

@@ -3,6 +3,9 @@
 import os
 import resource
 import sys
+import threading
+from contextlib import suppress
+from types import FrameType
 from typing import Final, NoReturn
 
 import structlog
@@ -15,11 +18,15 @@ from pfedbayespt.server.settings import Settings
 
 EXIT_STORAGE_BROKEN: Final = os.EX_IOERR
 _SHUTDOWN_SECONDS = 20
+_EXIT_NOT_STARTED = 3  # as `uvicorn.run` has it
 _log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings) -> None:
     """Serve on `settings.host` and `settings.port` until SIGINT or SIGTERM; then finish what is under way.
+
+    From the signal on `/readyz` says 503; `settings.drain_seconds` later, when no load balancer sends anything here
+    any more, the server stops listening. A second signal cuts the wait short.
 
     If an fsync fails, the process ends at once with `EXIT_STORAGE_BROKEN`: nothing is acknowledged that may not be
     on the disk, and start-up is recovery.
@@ -29,8 +36,9 @@ def run(settings: Settings) -> None:
     """
     logs.configure_process()
     _allow_many_open_files()
-    uvicorn.run(
-        create_app(settings, on_broken=_end_process),
+    app = create_app(settings, on_broken=_end_process)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -38,6 +46,30 @@ def run(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+    server = _DrainingServer(config, app.state.context.is_stopping, settings.drain_seconds)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise SystemExit(_EXIT_NOT_STARTED)
+
+
+class _DrainingServer(uvicorn.Server):
+    """Listens for a while after it was told to stop."""
+
+    def __init__(self, config: uvicorn.Config, is_stopping: threading.Event, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._is_stopping = is_stopping
+        self._drain_seconds = drain_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take the first signal as an announcement; the server's loop looks ten times a second for the end."""
+        if self._is_stopping.is_set() or not self._drain_seconds:
+            super().handle_exit(sig, frame)
+            return
+        self._is_stopping.set()
+        end = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
+        end.daemon = True
+        end.start()
 
 
 def _end_process(error: Exception) -> NoReturn:

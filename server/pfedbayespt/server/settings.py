@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     max_waiting_predictions: Annotated[int, Field(ge=0)] = Field(
         default=32, description="Predictions that may wait for that; further ones are refused as overload."
     )
+    drain_seconds: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.0,
+        description="On SIGTERM go on listening for this long, no longer ready, so that load balancers turn away.",
+    )
     max_batch_images: PositiveInt = Field(default=32, description="Most images in one batch of predictions.")
     max_batch_bytes: PositiveInt = Field(default=32 * _MIB, description="Largest body of a batch.")
     inference_precision: Literal["float32", "bfloat16", "int8"] = Field(
