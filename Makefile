@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs openapi
+.PHONY: help setup replicas bench-coordinator bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs openapi
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench-trust: $(VENV)/.ready ## Who may do what, 20,000 bad inputs, tampering, re
 bench-training: $(VENV)/.ready ## What a training step costs, by where prompts act (QUICK=1: a tiny transformer)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training/training_cost.py $(if $(QUICK),--quick)
 
+bench-coordinator: $(VENV)/.ready ## What rounds cost the coordinator, by sites and megabytes (QUICK=1: two small cases)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coordinator/bench_coordinator.py $(if $(QUICK),--quick)
+
 bench-serving: backbone $(VENV)/.ready ## What doubt costs and how the server bears load (QUICK=1: a tiny transformer, few requests)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving/bench_serving.py $(if $(QUICK),--quick) --weights $(BACKBONE)
 
@@ -60,6 +63,9 @@ WORKERS ?= 2
 
 test: backbone $(VENV)/.ready ## Run the tests (WORKERS=2: that many at a time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+replicas: $(VENV)/.ready ## Kill replicas on PostgreSQL and S3 at random, and take either engine away for a while
+	OMP_NUM_THREADS=1 REPLICAS=full $(BIN)/python -m pytest tests/replicas --quiet
 
 faults: $(VENV)/.ready ## Kill and starve coordinators on both databases, and print what they survived
 	OMP_NUM_THREADS=1 FAULTS=full $(BIN)/python -m pytest tests/faults --quiet --numprocesses 2 --dist loadgroup

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from pfedbayespt.protocol import SigningKey
 from pfedbayespt.server import keys
 from pfedbayespt.server.blobs import BlobStore
+from pfedbayespt.server.counters import Counters
 from pfedbayespt.server.database import Database
 from pfedbayespt.server.rate_limits import RateLimits
 from pfedbayespt.server.settings import Settings
@@ -26,6 +27,7 @@ class Context:
     worker_id: str = "embedded"
     work: threading.Event = field(default_factory=threading.Event)  # set: something may be due now
     is_warm: threading.Event = field(default_factory=threading.Event)  # set: what serves here is loaded
+    counters: Counters = field(default_factory=Counters)
     is_stopping: threading.Event = field(default_factory=threading.Event)  # set: send nothing more here
 
     @cached_property

@@ -8,6 +8,12 @@ words, federations by their names, which an admin makes.
     pfedbayespt_round_state_seconds{federation, state}     for how long the live round has been in its state
     pfedbayespt_updates{federation, verdict}               updates by what became of them
     pfedbayespt_audit_head_age_seconds{federation}         since the latest event
+    pfedbayespt_model_age_seconds{federation}              since the serving version was made
+    pfedbayespt_acknowledgement_seconds                    a histogram: from an update's headers to its receipt
+    pfedbayespt_storage_seconds                            a histogram: until a tensor file is durable
+    pfedbayespt_storage_failures_total{kind}               files missing or damaged, store unavailable
+    pfedbayespt_database_busy_total                        requests sent away because the database did not answer
+    pfedbayespt_aggregations_repeated_total                aggregations begun again: recovery
 """
 
 import time
@@ -21,16 +27,19 @@ from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pfedbayespt.protocol import ModelVersionStatus
 from pfedbayespt.server.auth import Admin
 from pfedbayespt.server.context import Context
+from pfedbayespt.server.counters import BUCKETS
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.events.models import EventRecord
 from pfedbayespt.server.federations.models import FederationRecord
+from pfedbayespt.server.model_versions.models import ModelVersionRecord
 from pfedbayespt.server.rounds.models import RoundRecord
+from pfedbayespt.server.trials import metrics as trials
 from pfedbayespt.server.updates.models import UpdateRecord
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_BUCKETS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _CHANGES: Final = {"round.started", "round.closed", "round.recomposed", "round.aggregated"}
 router = APIRouter(include_in_schema=False)
 
@@ -39,12 +48,13 @@ class Metrics:
     """What one process counts; `app.state.metrics` holds it."""
 
     def __init__(self, context: Context) -> None:
+        self.counted = context.counters.registry
         self.registry = CollectorRegistry()
         self.requests = Histogram(
             "pfedbayespt_request_seconds",
             "Time until a request was answered, by the template of its path",
             ("route", "method", "status"),
-            buckets=_BUCKETS,
+            buckets=BUCKETS,
             registry=self.registry,
         )
         self.registry.register(_Recorded(context))
@@ -88,8 +98,8 @@ def _template_of(scope: Scope) -> str:
 async def show_metrics(request: Request, _: Admin) -> Response:
     """Tell Prometheus how things stand; it sends the admin token as its bearer token."""
     metrics: Metrics = request.app.state.metrics
-    text = await run_in_threadpool(generate_latest, metrics.registry)
-    return Response(text, media_type=CONTENT_TYPE)
+    recorded = await run_in_threadpool(generate_latest, metrics.registry)
+    return Response(recorded + generate_latest(metrics.counted), media_type=CONTENT_TYPE)
 
 
 class _Recorded:
@@ -100,7 +110,7 @@ class _Recorded:
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         with self._context.database.read() as tx:
-            return [_rounds(tx), _round_state_seconds(tx), _updates(tx), _audit_head_age(tx)]
+            return [_rounds(tx), _round_state_seconds(tx), _updates(tx), _audit_head_age(tx), _model_age(tx), *trials.families(tx)]
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing: registering must not read the database, which is not there yet."""
@@ -163,4 +173,18 @@ def _audit_head_age(tx: Transaction) -> GaugeMetricFamily:
     )
     for federation, latest in tx.session.execute(query):
         gauge.add_metric((federation,), (tx.now - latest).total_seconds())
+    return gauge
+
+
+def _model_age(tx: Transaction) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(
+        "pfedbayespt_model_age_seconds", "Since the serving version was made", labels=("federation",)
+    )
+    query = (
+        select(FederationRecord.name, ModelVersionRecord.created_at)
+        .join(ModelVersionRecord, ModelVersionRecord.federation_id == FederationRecord.id)
+        .where(ModelVersionRecord.status == ModelVersionStatus.SERVING)
+    )
+    for federation, created_at in tx.session.execute(query):
+        gauge.add_metric((federation,), (tx.now - created_at).total_seconds())
     return gauge

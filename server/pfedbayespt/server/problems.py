@@ -31,6 +31,7 @@ _UNAVAILABLE_RETRY_SECONDS: Final = 10  # a backbone or a role that is missing c
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
 _POSTGRESQL_DISK_FULL: Final = "53100"
 _MAX_FAULTS: Final = 20
+_DATABASE_IS_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 _OPEN_INFERENCE: Final = "/v2/"  # its clients look for the member `error`
 _log = structlog.get_logger(__name__)
 
@@ -86,19 +87,29 @@ def translate(error: Exception) -> CoordinatorError:
             return _from_http(error)
         case OSError() if error.errno in _NO_SPACE:
             return StorageExhausted("the storage is full; nothing was acknowledged")
-        case OperationalError() | InterfaceError() | PoolTimeoutError():
+        case _ if isinstance(error, _DATABASE_IS_AWAY):
             return _from_database(error)
     return InternalError("something failed that should not; the log says what, under this request's id")
 
 
 def _answer(request: Request, error: Exception) -> Response:
     seen = translate(error)
+    _count(request, error)
     if seen.problem.status >= InternalError.problem.status:
         _log_failure(seen, error)
     headers = getattr(error, "headers", None) or {}
     if request.url.path.startswith(_OPEN_INFERENCE):
         seen.extensions = {**seen.extensions, "error": seen.detail}
     return render(seen, request.scope.get("request_id"), headers)
+
+
+def _count(request: Request, error: Exception) -> None:
+    context = getattr(request.app.state, "context", None)
+    if context is None:  # a site's own server counts nothing
+        return
+    context.counters.note_storage_failure(error)
+    if isinstance(error, _DATABASE_IS_AWAY):
+        context.counters.database_busy.inc()
 
 
 def _log_failure(seen: CoordinatorError, error: Exception) -> None:

@@ -1,5 +1,7 @@
 """HTTP operations on updates."""
 
+import time
+
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -60,6 +62,7 @@ async def submit_update(
     the round has closed. A late update counts in a later round, if the federation's `late_policy` says so; the
     receipt says how stale it is. `no_open_round` asks to come again.
     """
+    begun = time.perf_counter()
     require_tensor_file(request.headers)
     announced = announced_body(request.headers, context.settings.max_update_bytes)
     statement = statements.statement_in(request.headers)
@@ -74,6 +77,7 @@ async def submit_update(
             raise
         acknowledgement = await run_in_threadpool(_accept, context, caller, received, statement)
     context.work.set()
+    context.counters.acknowledgement.observe(time.perf_counter() - begun)
     response.status_code = 201 if acknowledgement.is_new else 200
     return acknowledgement.receipt
 
@@ -111,7 +115,8 @@ def _accept(
     context: Context, caller: SiteCaller, received: ReceivedUpdate, statement: UpdateStatement
 ) -> service.Acknowledgement:
     statements.check_manifest(statement, received.manifest)
-    context.blobs.put(received.blob)
+    with context.counters.storage.time():
+        context.blobs.put(received.blob)
     failpoint("ingest.after_put")
     with context.database.write(caller.actor) as tx:
         acknowledgement = service.accept(tx, caller, received, statement, context.signer)

@@ -127,9 +127,11 @@ def _move_on(context: Context, round_id: str) -> bool:
         if not round_.status.is_live or progress.abandon_if_late(tx, round_):
             return True
         duration = timedelta(seconds=context.settings.aggregation_lease_seconds)
+        has_begun_before = round_.lease_holder is not None
         if not leases.hold(tx, round_id, context.worker_id, duration):
             return False
         plan = progress.plan(tx, round_)
+    context.counters.aggregations_repeated.inc(has_begun_before)
     tenure = Tenure(context, round_id, ACTOR)
     with tenure.unless_it_fails():
         _aggregate(context, plan, tenure)
@@ -174,7 +176,8 @@ def _write_aggregate(
         aggregate(base, updates, plan.manifest, output, step=step)
         if step is not None:
             context.blobs.put(step.output)
-        context.blobs.put(output)
+        with context.counters.storage.time():
+            context.blobs.put(output)
         return Aggregate(output.digest, output.size_bytes, step.output.digest if step else None)
 
 
@@ -194,7 +197,8 @@ def _is_sound(context: Context, digest: str, tenure: Tenure) -> bool:
     try:
         with context.blobs.open(digest, verify=True):
             return True
-    except BlobError:
+    except BlobError as error:
+        context.counters.note_storage_failure(error)
         return False
 
 

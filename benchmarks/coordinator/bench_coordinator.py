@@ -1,0 +1,255 @@
+"""What the coordinator costs: rounds of synthetic sites against a real process, durable and authenticated.
+
+Rules:
+1. The coordinator is the command that people run, with SQLite and a folder on a disk (or the database and the store
+   that the environment names), in a process of its own: CPU seconds and peak memory are its own, from /proc.
+2. Sites go through the SDK: keys, tokens, signed statements, retries. Encoding, hashing, signing and sending count
+   as part of a round, and use the same cores.
+3. A round lasts from the end of the round before it to its own end, by the database's clock: polls included. The
+   first rounds, of statistics and of warming up, are not counted.
+4. A further process asks for one site's assignment again and again: `heartbeat_p99_ms` is what it waits while the
+   others upload.
+5. Each counted round's version is compared with the mean that NumPy computes from the same draws; an error above
+   1e-6 ends the run.
+
+One JSON object per case, and at the end how peak memory grows with the number of sites.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from stamina import instrumentation
+from synthetic_sites import (
+    FEDERATION,
+    SyntheticSite,
+    blank_parameters,
+    found,
+    live_together,
+    mean_delta,
+    specification,
+)
+
+from pfedbayespt.client import CoordinatorClient, Timeouts, TransportError
+from pfedbayespt.client.authentication import SiteIdentity
+from pfedbayespt.protocol import Assignment, Round, SigningKey, tensors
+
+SITES, MEGABYTES = (4, 16, 64), (0.1, 1.0, 10.0)
+SLOPE_SITES, SLOPE_MEGABYTES = (8, 16, 32, 64), 10.0
+MAX_ERROR = 1e-6
+WARM_UP_ROUNDS = 2  # one of statistics, one of training
+_HEARTBEAT_SECONDS = 0.05
+_PATIENT = Timeouts(total_seconds=600.0)
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """The process that is measured."""
+
+    pid: int
+    url: str
+    token: str
+
+    def cpu_seconds(self) -> float:
+        """Return what it has used, in user and system mode."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_rss_mb(self) -> float:
+        """Return the most memory it ever had, in units of 10^6 bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(kilobytes) * 1024 / 1e6
+
+
+@contextmanager
+def coordinator(folder: Path, poll_seconds: float) -> Iterator[Coordinator]:
+    """Run `pfedbayespt coordinator run` on an empty folder."""
+    token, port = secrets.token_urlsafe(32), _free_port()
+    settings = {
+        "PFEDBAYESPT_ADMIN_TOKEN": token,
+        "PFEDBAYESPT_DATA_DIR": str(folder),
+        "PFEDBAYESPT_PORT": str(port),
+        "PFEDBAYESPT_RETRY_AFTER_SECONDS": str(poll_seconds),
+    }
+    program = Path(sys.executable).with_name("pfedbayespt")
+    with (folder.parent / "coordinator.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "coordinator", "run"], env=os.environ | settings, stdout=log, stderr=log
+        )
+    running = Coordinator(process.pid, f"http://127.0.0.1:{port}", token)
+    try:
+        _await_ready(running, process)
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def measure(num_sites: int, megabytes: float, num_rounds: int, poll_seconds: float) -> dict[str, float]:
+    """Run one case and return its figures."""
+    arrays = blank_parameters(megabytes)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-coordinator-", dir=os.environ.get("BENCH_DIR")) as scratch,
+        coordinator(Path(scratch) / "data", poll_seconds) as running,
+        CoordinatorClient(running.url, running.token, timeouts=_PATIENT) as admin,
+    ):
+        found(admin, specification(num_sites), arrays)
+        sites = [
+            SyntheticSite.enrol(admin, running.url, number, arrays, _PATIENT) for number in range(num_sites)
+        ]
+        with heartbeats(running.url, sites[0].identity) as waits:
+            _play(sites, WARM_UP_ROUNDS)
+            begun, used = time.monotonic(), running.cpu_seconds()
+            _play(sites, WARM_UP_ROUNDS + num_rounds)
+            used = running.cpu_seconds() - used
+        waited = [wait for at, wait in waits if at >= begun]
+        rounds = sorted(admin.rounds.list(FEDERATION), key=lambda one: one.round_number)
+        counted = rounds[WARM_UP_ROUNDS : WARM_UP_ROUNDS + num_rounds]
+        return {
+            "sites": num_sites,
+            "megabytes": megabytes,
+            "seconds_per_round_p50": round(median(_durations(rounds, counted)), 4),
+            "cpu_seconds_per_update": round(used / (num_sites * num_rounds), 5),
+            "peak_rss_mb": round(running.peak_rss_mb(), 1),
+            "heartbeat_p99_ms": round(float(np.percentile(waited, 99)) * 1e3, 2),
+            "mean_error": max(_error(admin, one, sites) for one in counted),
+        }
+
+
+def _play(sites: list[SyntheticSite], last_round: int) -> None:
+    """Let the sites live until a later round collects."""
+
+    def is_over(assignment: Assignment) -> bool:
+        return assignment.round is not None and assignment.round.round_number > last_round
+
+    live_together(sites, is_over)
+
+
+def _durations(rounds: list[Round], counted: list[Round]) -> list[float]:
+    ends = {one.round_number: one.finished_at for one in rounds if one.finished_at is not None}
+    return [(ends[one.round_number] - ends[one.round_number - 1]).total_seconds() for one in counted]
+
+
+def _error(admin: CoordinatorClient, one: Round, sites: list[SyntheticSite]) -> float:
+    """Return the largest difference between a version and what NumPy says it must be."""
+    if one.result_version is None:
+        raise AssertionError(f"round {one.round_number} led to nothing: {one.abandoned_reason}")
+    before, after = (_parameters(admin, number) for number in (one.base_version, one.result_version))
+    mean = mean_delta([site.drawn for site in sites], one.round_number, one.task)
+    error = max(
+        float(np.abs(after[name] - (before[name].astype(np.float64) + mean[name])).max()) for name in mean
+    )
+    if error > MAX_ERROR:
+        raise AssertionError(f"round {one.round_number}: the mean is wrong by {error}")
+    return error
+
+
+def _parameters(admin: CoordinatorClient, number: int) -> dict[str, Any]:
+    digest = admin.model_versions.get(FEDERATION, number).digest
+    return tensors.decode(admin.model_versions.download(FEDERATION, number, digest))[1]
+
+
+@contextmanager
+def heartbeats(url: str, identity: SiteIdentity) -> Iterator[list[tuple[float, float]]]:
+    """Fill the list with (when, how long) a heartbeat waits, in seconds, asked for by a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    stop, here = context.Event(), context.Pipe(duplex=False)
+    key_pem, audience = identity.key.to_pem(), identity._coordinator_key_id  # noqa: SLF001  (as enrolment gave it)
+    asker = context.Process(target=_ask, args=(url, identity.site_id, key_pem, audience, stop, here[1]))
+    asker.start()
+    here[0].recv()
+    waits: list[tuple[float, float]] = []
+    yield waits
+    stop.set()
+    waits += here[0].recv()
+    asker.join()
+
+
+def _ask(url: str, site_id: str, key_pem: bytes, audience: str, stop: Event, there: Any) -> None:
+    identity, waits = SiteIdentity(site_id, SigningKey.from_pem(key_pem), audience), []
+    with CoordinatorClient(url, identity) as client:
+        client.sites.assignment()
+        there.send("ready")
+        while not stop.wait(_HEARTBEAT_SECONDS):
+            begun = time.monotonic()
+            client.sites.assignment()
+            waits.append((begun, time.monotonic() - begun))
+    there.send(waits)
+
+
+def slope(peaks: dict[int, float]) -> float:
+    """Return by how many megabytes peak memory grows with each further site: least squares."""
+    return float(np.polyfit(list(peaks), list(peaks.values()), 1)[0])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_ready(running: Coordinator, process: "subprocess.Popen[bytes]") -> None:
+    with CoordinatorClient(running.url, timeouts=Timeouts(total_seconds=1.0)) as client:
+        deadline = time.monotonic() + 60.0
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if client.is_ready():
+                    return
+            except TransportError:
+                time.sleep(0.1)
+    raise RuntimeError("the coordinator does not start; its log is coordinator.log beside its folder")
+
+
+def _cases(arguments: argparse.Namespace) -> list[tuple[int, float]]:
+    if arguments.quick:
+        return [(4, 0.1), (4, 1.0)]
+    if arguments.cases:
+        return [(int(sites), float(size)) for sites, size in (case.split("x") for case in arguments.cases)]
+    main = [(sites, size) for size in MEGABYTES for sites in SITES]
+    return main + [(sites, SLOPE_MEGABYTES) for sites in SLOPE_SITES if (sites, SLOPE_MEGABYTES) not in main]
+
+
+def main() -> None:
+    """Print one line per case, then the slope if its cases were measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="two small cases")
+    parser.add_argument("--cases", nargs="*", metavar="SITESxMEGABYTES", help="only these, such as 16x10")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds per case")
+    parser.add_argument(
+        "--poll-seconds", type=float, default=1.0, help="how soon a waiting site asks again: as shipped"
+    )
+    arguments = parser.parse_args()
+    instrumentation.set_on_retry_hooks([])  # the figures are the output
+    peaks: dict[int, float] = {}
+    for num_sites, megabytes in _cases(arguments):
+        row = measure(
+            num_sites, megabytes, 2 if arguments.quick else arguments.rounds, arguments.poll_seconds
+        )
+        print(json.dumps(row), flush=True)
+        if megabytes == SLOPE_MEGABYTES and num_sites in SLOPE_SITES:
+            peaks[num_sites] = row["peak_rss_mb"]
+    if len(peaks) > 1:
+        print(json.dumps({"rss_slope_mb_per_site": round(slope(peaks), 3)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
