@@ -76,7 +76,31 @@ def test_the_open_inference_protocol_answers_its_client(reader: tuple[Path, dict
     assert float(entropy) >= 0
 
 
+def test_a_version_is_tried_and_compared_beside_the_one_that_serves(
+    reader: tuple[Path, dict[str, str]],
+) -> None:
+    (commands,) = blocks("sh", "/trials")
+    started, _, listed = run(reader, "sh", "-c", commands.replace("\ncurl", "; echo; curl")).partition("\n")
+    trial = json.loads(started)
+    assert (trial["model_version"], trial["serving_version"], trial["status"]) == (0, 1, "running")
+    assert [one["trial_id"] for one in json.loads(listed)["items"]] == [trial["trial_id"]]
+    (question,) = blocks("sh", "predictions?num_samples=16")
+    (read,) = re.findall(r"^curl .*trials\"$", commands, flags=re.MULTILINE)
+    for _ in range(50):
+        run(reader, "sh", "-c", question)
+        (seen,) = json.loads(run(reader, "sh", "-c", read))["items"]
+        if seen["tally"]["num_compared"]:
+            return
+    raise AssertionError(f"nothing was compared: {seen}")
+
+
 def test_no_command_of_the_page_is_left_out() -> None:
-    tried = ("predictions?num_samples=16", "predictions/batch", "/v2/models/", "export PFEDBAYESPT_URL")
+    tried = (
+        "predictions?num_samples=16",
+        "predictions/batch",
+        "/v2/models/",
+        "/trials",
+        "export PFEDBAYESPT_URL",
+    )
     assert all(any(part in text for part in tried) for text in blocks("sh", ""))
     assert len(blocks("python", "")) == 1

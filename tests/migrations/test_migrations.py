@@ -22,6 +22,7 @@ from pfedbayespt.protocol import (
     RoundStatus,
     RoundTask,
     SiteStatus,
+    TrialStatus,
     UpdateStatus,
 )
 from pfedbayespt.server import create_app, schema
@@ -39,6 +40,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "sites.status": SiteStatus,
     "rounds.status": RoundStatus,
     "rounds.task": RoundTask,
+    "trials.status": TrialStatus,
     "updates.status": UpdateStatus,
     "model_versions.status": ModelVersionStatus,
 }

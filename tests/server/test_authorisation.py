@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from tests.server.authorisation_rows import PRINCIPALS, ROWS, Principal, Row, expected
 from tests.server.harness import (
     ADMIN_TOKEN,
@@ -28,9 +29,13 @@ from tests.server.harness import (
     upload_headers,
 )
 
-from pfedbayespt.protocol import SigningKey
+from pfedbayespt.protocol import SigningKey, TrialStatus, TrialTerms
 from pfedbayespt.server import create_app
 from pfedbayespt.server.auth import tokens
+from pfedbayespt.server.federations.models import FederationRecord
+from pfedbayespt.server.identifiers import new_id
+from pfedbayespt.server.model_versions import repository as versions
+from pfedbayespt.server.trials.models import TrialRecord
 
 ABOUT_WHO_ASKS = {"authentication_required", "permission_denied", "not_found"}
 
@@ -118,6 +123,26 @@ def spoilt_api_key(coordinator: Coordinator) -> Caller:
     return Caller(coordinator.http, f"{rest}{zlib.crc32(rest.encode()):08x}")
 
 
+def ended_trial(coordinator: Coordinator, name: str) -> str:
+    """Put a trial there that is over: the federation has no second version to try."""
+    with coordinator.context.database.write("admin") as tx:
+        federation = tx.session.scalars(select(FederationRecord).where(FederationRecord.name == name)).one()
+        version = versions.serving(tx, federation.id)
+        assert version is not None
+        trial = TrialRecord(
+            id=new_id("trl"),
+            federation_id=federation.id,
+            version_id=version.id,
+            serving_version_id=version.id,
+            status=TrialStatus.STOPPED,
+            terms=TrialTerms().model_dump(mode="json"),
+            started_at=tx.now,
+            finished_at=tx.now,
+        )
+        tx.session.add(trial)
+    return trial.id
+
+
 def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Target]:
     """Found a federation with a live round and six sites, the last two of them shut out."""
     coordinator.federation(name, min_sites_to_start=2, quorum=2, num_rounds=1)
@@ -149,6 +174,7 @@ def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Targ
         "api_key_id": key_id,
         "organisation": f"{name}-clinic",
         "version": "0",
+        "trial_id": ended_trial(coordinator, name),
     }
     spent = live | {
         "site_id": sites[5].site_id,
@@ -241,7 +267,9 @@ def _cell(world: World, operation: str, row: Row, principal: Principal, target: 
     problem = expected(row, principal, federation, target.live["organisation"], names_itself=itself)
     if problem is not None:
         return Cell(principal, target.live, problem)
-    changes_federation = operation.startswith("POST /v1/federations/{name}/") and "{number}" not in operation
+    changes_federation = operation.startswith("POST /v1/federations/{name}/") and not any(
+        place in operation for place in ("{number}", "{trial_id}")
+    )
     is_by_admin = not isinstance(caller, SiteCaller)
     places = target.spent if is_by_admin else target.live
     if is_by_admin and changes_federation:

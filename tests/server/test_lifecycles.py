@@ -14,9 +14,10 @@ from pfedbayespt.server.lifecycle import Lifecycle
 from pfedbayespt.server.model_versions.lifecycle import LIFECYCLE as MODEL_VERSION
 from pfedbayespt.server.rounds.lifecycle import LIFECYCLE as ROUND
 from pfedbayespt.server.sites.lifecycle import LIFECYCLE as SITE
+from pfedbayespt.server.trials.lifecycle import LIFECYCLE as TRIAL
 from pfedbayespt.server.updates.lifecycle import LIFECYCLE as UPDATE
 
-LIFECYCLES = {lifecycle.subject: lifecycle for lifecycle in (FEDERATION, SITE, ROUND, UPDATE, MODEL_VERSION)}
+LIFECYCLES = {lifecycle.subject: lifecycle for lifecycle in (FEDERATION, SITE, ROUND, UPDATE, MODEL_VERSION, TRIAL)}
 SERVER = Path(pfedbayespt.server.__file__).parent
 DATA_MODEL = Path(__file__).parents[2] / "docs" / "data-model.md"
 

@@ -62,6 +62,10 @@ def every_api_operation() -> Iterator[str]:
     yield from (f"{method} /v1/organisations" for method in ("GET", "POST"))
     yield "GET /v1/organisations/{organisation}"
     yield f"GET {federation}/organisations"
+    yield from (f"{method} {federation}/trials" for method in ("GET", "POST"))
+    yield from (
+        f"{verb} {federation}/trials/{{trial_id}}{what}" for verb, what in (("GET", ""), ("POST", "/stop"))
+    )
     yield "GET /livez"
     yield "GET /readyz"
 

@@ -15,6 +15,7 @@ from pfedbayespt.client.resources.model_versions import ModelVersions
 from pfedbayespt.client.resources.organisations import Organisations
 from pfedbayespt.client.resources.rounds import Rounds
 from pfedbayespt.client.resources.sites import Sites
+from pfedbayespt.client.resources.trials import Trials
 from pfedbayespt.client.resources.updates import Updates
 from pfedbayespt.client.transport import HttpxTransport, Timeouts, Transport
 from pfedbayespt.protocol import (
@@ -71,6 +72,7 @@ class CoordinatorClient:
         self.rounds = Rounds(self._connection)
         self.updates = Updates(self._connection)
         self.model_versions = ModelVersions(self._connection)
+        self.trials = Trials(self._connection)
 
     def __enter__(self) -> Self:
         return self

@@ -45,6 +45,9 @@ from pfedbayespt.server.rounds import endpoints as rounds
 from pfedbayespt.server.settings import ServerRole, Settings
 from pfedbayespt.server.sites import endpoints as sites
 from pfedbayespt.server.sites import key_endpoints as keys
+from pfedbayespt.server.trials import endpoints as trials
+from pfedbayespt.server.trials.tallies import Tallies
+from pfedbayespt.server.trials.writing import TallyWriter
 from pfedbayespt.server.updates import endpoints as updates
 from pfedbayespt.server.versions import ProtocolVersions
 from pfedbayespt.server.worker.driver import Worker
@@ -72,6 +75,7 @@ _COORDINATOR: Final = (
     rounds,
     updates,
     model_versions,
+    trials,
     events,
     audit,
 )
@@ -96,12 +100,13 @@ def create_app(
     blobs = open_store(settings.blobs_url, settings.data_dir, on_broken)
     context = Context(settings, database, blobs, "embedded" if database.is_sqlite else new_id("wrk"))
     predictor = _predictor(context)
+    tallies = Tallies()
     app = FastAPI(
         title="pFedBayesPT coordinator",
         version="1",
         description=_DESCRIPTION,
         openapi_tags=openapi.TAGS,
-        lifespan=_lifespan(context, blobs, predictor),
+        lifespan=_lifespan(context, blobs, predictor, tallies),
         openapi_url="/openapi.json" if settings.public_docs else None,
         docs_url=None,  # `ui` has it, from this host's own files
         redoc_url=None,
@@ -114,6 +119,7 @@ def create_app(
         _admission(settings),
         settings.max_image_bytes,
         settings.max_batch_images,
+        tallies,
     )
     routers = _routers(settings)
     auth.check_declared(routers)
@@ -187,13 +193,14 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
 
 
 def _lifespan(
-    context: Context, blobs: BlobStore, predictor: Predictor
+    context: Context, blobs: BlobStore, predictor: Predictor, tallies: Tallies
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             _start(context, blobs, stack)
             _preload(context, predictor, stack)
+            _write_tallies(context, tallies, stack)
             yield
 
     return lifespan
@@ -230,3 +237,10 @@ def _preload(context: Context, predictor: Predictor, stack: AsyncExitStack) -> N
     preloader = Preloader(context, predictor, context.settings.preload_interval_seconds)
     preloader.start()
     stack.callback(preloader.stop)
+
+
+def _write_tallies(context: Context, tallies: Tallies, stack: AsyncExitStack) -> None:
+    if ServerRole.INFERENCE in context.settings.roles:
+        writer = TallyWriter(context.database, tallies, context.settings.preload_interval_seconds)
+        writer.start()
+        stack.callback(writer.stop)

@@ -37,6 +37,10 @@ from pfedbayespt.protocol import (
     SiteKey,
     SiteStatus,
     TensorSpec,
+    Trial,
+    TrialStatus,
+    TrialTally,
+    TrialTerms,
     Update,
     UpdateManifest,
     UpdateStatement,
@@ -254,3 +258,27 @@ ROUNDS: Final[Page[Round]] = Page(items=(ROUND,), next_cursor=None)
 UPDATES: Final[Page[Update]] = Page(items=(UPDATE,), next_cursor=None)
 MODEL_VERSIONS: Final[Page[ModelVersion]] = Page(items=(MODEL_VERSION,), next_cursor=None)
 EVENTS: Final[Page[Event]] = Page(items=(EVENT,), next_cursor=None)
+
+TRIAL: Final = Trial(
+    trial_id="trl_" + "5" * 32,
+    federation=_NAME,
+    model_version=5,
+    serving_version=4,
+    status=TrialStatus.RUNNING,
+    terms=TrialTerms(answer_share=0.1),
+    tally=TrialTally(
+        num_tried=240,
+        num_errors=0,
+        num_answered=25,
+        num_compared=230,
+        num_flips=7,
+        num_skipped=12,
+        mean_distance=0.031,
+        mean_trial_seconds=0.064,
+        mean_serving_seconds=0.063,
+    ),
+    reason=None,
+    started_at=_NOON,
+    finished_at=None,
+)
+TRIALS: Final[Page[Trial]] = Page(items=(TRIAL,), next_cursor=None)

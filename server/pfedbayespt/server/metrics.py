@@ -110,7 +110,14 @@ class _Recorded:
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         with self._context.database.read() as tx:
-            return [_rounds(tx), _round_state_seconds(tx), _updates(tx), _audit_head_age(tx), _model_age(tx), *trials.families(tx)]
+            return [
+                _rounds(tx),
+                _round_state_seconds(tx),
+                _updates(tx),
+                _audit_head_age(tx),
+                _model_age(tx),
+                *trials.families(tx),
+            ]
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing: registering must not read the database, which is not there yet."""

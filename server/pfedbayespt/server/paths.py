@@ -12,5 +12,6 @@ RoundId = Annotated[str, Path(pattern=_ID, description="The round's id, `rnd_...
 SiteId = Annotated[str, Path(pattern=_ID, description="The site's id, `sit_...`.")]
 KeyIdInPath = Annotated[str, Path(pattern=r"^key_[0-9a-f]{32}$", description="The key's id, `key_...`.")]
 ApiKeyId = Annotated[str, Path(pattern=r"^api_[0-9a-f]{16}$", description="The key's id, `api_...`.")]
+TrialId = Annotated[str, Path(pattern=_ID, description="The trial's id, `trl_...`.")]
 UpdateId = Annotated[str, Path(pattern=_ID, description="The update's id, `upd_...`.")]
 VersionNumber = Annotated[int, Path(ge=0, lt=2**31, description="The model version's number.")]

@@ -25,6 +25,7 @@ from pfedbayespt.server.organisations import models as _organisations
 from pfedbayespt.server.orm import Base
 from pfedbayespt.server.rounds import models as _rounds
 from pfedbayespt.server.sites import models as _sites
+from pfedbayespt.server.trials import models as _trials
 from pfedbayespt.server.updates import models as _updates
 
 METADATA: Final[MetaData] = Base.metadata
@@ -37,6 +38,7 @@ MODELS: Final = (
     _organisations,
     _rounds,
     _sites,
+    _trials,
     _updates,
 )
 _PACKAGE: Final = Path(__file__).parent

@@ -32,6 +32,7 @@ from pfedbayespt.server.model_versions.initial import INITIAL_NUMBER, File
 from pfedbayespt.server.model_versions.models import EvaluationRecord, ModelVersionRecord
 from pfedbayespt.server.pages import Order, PageRequest, fetch_page
 from pfedbayespt.server.rounds.models import RoundInput, RoundRecord
+from pfedbayespt.server.trials import ending as trials
 
 _NEWEST_FIRST = Order((ModelVersionRecord.number,), newest_first=True)
 
@@ -86,6 +87,7 @@ def promote(tx: Transaction, federation: FederationRecord, version: ModelVersion
     serving = repository.serving(tx, federation.id)
     if serving is not None:
         lifecycle.retire(tx, serving)
+    trials.end_running(tx, federation.id, version.number)
     failpoint("promotion.after_retire")
     lifecycle.promote(tx, version)
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import Prediction, PredictionRequest, ProblemType
-from pfedbayespt.server.auth import EVERYBODY, Caller, Member, SiteCaller
+from pfedbayespt.server.auth import EVERYBODY, Caller, Member
 from pfedbayespt.server.errors import BodyTooLarge
 from pfedbayespt.server.open_inference import codec
 from pfedbayespt.server.open_inference.messages import (
@@ -25,8 +25,15 @@ from pfedbayespt.server.open_inference.messages import (
 )
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import FederationName
+from pfedbayespt.server.predictions import trying
 from pfedbayespt.server.predictions.admission import Ticket
-from pfedbayespt.server.predictions.endpoints import Predictions, PredictionsDep, TimeoutHeader, waiting
+from pfedbayespt.server.predictions.endpoints import (
+    Predictions,
+    PredictionsDep,
+    StickyHeader,
+    TimeoutHeader,
+    waiting,
+)
 from pfedbayespt.server.predictions.predictor import ServableVersion
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -165,12 +172,15 @@ async def infer(
     caller: Member,
     json_length: JsonLength = None,
     timeout: TimeoutHeader = None,
+    sticky_key: StickyHeader = None,
 ) -> Response:
-    """Classify the images in the input tensor with the version that serves.
+    """Classify the images in the input tensor with the version that serves, or that is on trial beside it.
 
     Parameters of the request: `num_samples` and `seed`, as in `predictions`.
     """
-    return await _infer(_Inference(predictions, caller, name, None), request, json_length, timeout)
+    return await _infer(
+        _Inference(predictions, caller, name, None, sticky_key), request, json_length, timeout
+    )
 
 
 @router.post(
@@ -196,11 +206,19 @@ async def infer_with_version(
 class _Inference:
     """One request for inference: of whom, by whom, of which version."""
 
-    def __init__(self, predictions: Predictions, caller: Caller, name: str, number: int | None) -> None:
+    def __init__(
+        self,
+        predictions: Predictions,
+        caller: Caller,
+        name: str,
+        number: int | None,
+        sticky_key: str | None = None,
+    ) -> None:
         self.predictions = predictions
         self.name = name
         self.caller = caller
         self._number = number
+        self._sticky_key = sticky_key
 
     def check(self) -> None:
         """Refuse before the body is read what cannot be answered whatever it holds."""
@@ -209,8 +227,20 @@ class _Inference:
 
     def answer(self, asked: codec.Asked, ticket: Ticket) -> tuple[ServableVersion, list[Prediction]]:
         """Return the predictions of the images, and the version that was to answer."""
-        version = self.predictions.versions.to_answer(self.caller, self.name, self._number)
-        site_id = self.caller.site_id if isinstance(self.caller, SiteCaller) else None
+        versions, tallies = self.predictions.versions, self.predictions.tallies
+        serving = versions.to_answer(self.caller, self.name, self._number)
+        decisive = trying.Asked(self.caller.actor, asked.images[0], self._sticky_key)
+
+        def compute(version: ServableVersion) -> list[Prediction]:
+            number = self._number if version is serving else version.number
+            return self._answer_with(version, number, asked, ticket)
+
+        answers, version = trying.answer(tallies, serving, decisive, compute)
+        return version, answers
+
+    def _answer_with(
+        self, version: ServableVersion, number: int | None, asked: codec.Asked, ticket: Ticket
+    ) -> list[Prediction]:
         answers = []
         for image in asked.images:
             ticket.check_wanted()
@@ -218,10 +248,11 @@ class _Inference:
                 raise BodyTooLarge(
                     f"an image has {len(image)} bytes; allowed: {self.predictions.max_image_bytes}"
                 )
-            options = asked.options.model_copy(update={"model_version": self._number})
+            options = asked.options.model_copy(update={"model_version": number})
             request = PredictionRequest(image=image, **options.model_dump())
-            answers.append(self.predictions.predictor.predict(version, request, site_id).prediction)
-        return version, answers
+            answer = self.predictions.predictor.predict(version, request, self.caller.site_id)
+            answers.append(answer.prediction)
+        return answers
 
 
 async def _infer(

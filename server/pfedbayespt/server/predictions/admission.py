@@ -148,6 +148,11 @@ class Admission:
         """Predictions that compute or wait now."""
         return self._in_house
 
+    @property
+    def has_free_turn(self) -> bool:
+        """Whether a prediction that came now would not wait, nor make one wait that is in house."""
+        return self._in_house < self._max_running and not self._turns.locked()
+
     def expected_seconds(self) -> float:
         """How long those in house will take, by what the latest took."""
         return self._in_house * self._service_seconds / self._max_running

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -22,10 +22,11 @@ from pfedbayespt.protocol import (
     digest_of_bytes,
 )
 from pfedbayespt.server import problems
-from pfedbayespt.server.auth import Caller, Predicting, SiteCaller
-from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected
+from pfedbayespt.server.auth import Caller, Predicting
+from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected, InferenceUnavailable
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import FederationName
+from pfedbayespt.server.predictions import trying
 from pfedbayespt.server.predictions.admission import Admission, Ticket
 from pfedbayespt.server.predictions.admission import Caller as Waiting
 from pfedbayespt.server.predictions.forms import (
@@ -38,6 +39,7 @@ from pfedbayespt.server.predictions.forms import (
 )
 from pfedbayespt.server.predictions.predictor import Answer, Predictor, ServableVersion
 from pfedbayespt.server.predictions.service import Versions
+from pfedbayespt.server.trials.tallies import Tallies
 
 router = APIRouter(prefix="/v1/federations/{name}/predictions", tags=["predictions"])
 
@@ -115,6 +117,12 @@ class Predictions:
     admission: Admission
     max_image_bytes: int
     max_batch_images: int = 32
+    tallies: Tallies = field(default_factory=Tallies)
+
+    @cached_property
+    def comparisons(self) -> trying.Comparisons:
+        """What computes with a version on trial beside the one that serves."""
+        return trying.Comparisons(self.predictor, self.admission, self.tallies)
 
 
 def _predictions_of(request: Request) -> Predictions:
@@ -130,6 +138,14 @@ TimeoutHeader = Annotated[
         gt=0,
         le=3600,
         description="How long the caller waits for the answer: afterwards nothing is computed for it any more.",
+    ),
+]
+StickyHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-Sticky-Key",
+        max_length=200,
+        description="While a version is on trial: requests with the same key are answered by the same version.",
     ),
 ]
 
@@ -159,25 +175,28 @@ async def predict(
     caller: Predicting,
     options: Annotated[PredictionOptions, Query()],
     timeout: TimeoutHeader = None,
+    sticky_key: StickyHeader = None,
 ) -> Response:
     """Classify one image with the version that serves, or with the one asked for.
 
     Options are query parameters, but fields of the body in the JSON form. The same request is answered with the
     same bytes; how long its steps took is in the header `Server-Timing`, in milliseconds. Images are neither kept
-    nor logged.
+    nor logged. While a version is on trial, it may be the one that answers: the answer says so.
     """
     begun = time.monotonic()
     with predictions.admission.admitted(caller.actor):
         await run_in_threadpool(_check_answerable, predictions, caller, name)
         asked = await read_request(request, options, predictions.max_image_bytes)
         done = await predictions.admission.run(
-            partial(_answer, predictions, caller, name, asked),
+            partial(_answer, predictions, caller, name, asked, sticky_key),
             waiting(request, timeout, begun),
         )
+    answer, serving = done.result
+    predictions.comparisons.offer(serving, asked, answer, caller.site_id)
     return Response(
-        done.result.prediction.model_dump_json(),
+        _cut(answer.prediction, asked.top_k).model_dump_json(),
         media_type=JSON_TYPE,
-        headers={"Server-Timing": _server_timing({"queue": done.queue_seconds, **done.result.seconds})},
+        headers={"Server-Timing": _server_timing({"queue": done.queue_seconds, **answer.seconds})},
     )
 
 
@@ -205,6 +224,7 @@ async def predict_batch(
     caller: Predicting,
     options: Annotated[PredictionOptions, Query()],
     timeout: TimeoutHeader = None,
+    sticky_key: StickyHeader = None,
 ) -> Response:
     """Classify several images with one version and the same options; each is answered, or refused, by itself.
 
@@ -216,7 +236,9 @@ async def predict_batch(
         await run_in_threadpool(_check_answerable, predictions, caller, name)
         asked = await read_batch(request, options, predictions.max_batch_images)
         done = await predictions.admission.run(
-            partial(_answer_batch, predictions, caller, name, asked, request.scope.get("request_id")),
+            partial(
+                _Batch(caller, name, asked, request.scope.get("request_id"), sticky_key).run, predictions
+            ),
             waiting(request, timeout, begun),
         )
     items = PredictionBatch(items=tuple(done.result)).model_dump_json()
@@ -247,31 +269,71 @@ def _answer(
     caller: Caller,
     name: str,
     asked: PredictionRequest,
+    sticky_key: str | None,
     ticket: Ticket,  # noqa: ARG001 - one image is one step
-) -> Answer:
-    version = predictions.versions.to_answer(caller, name, asked.model_version)
-    site_id = caller.site_id if isinstance(caller, SiteCaller) else None
-    return predictions.predictor.predict(version, asked, site_id)
+) -> tuple[Answer, ServableVersion]:
+    """Return the answer, with all classes if a version is on trial, and the version that serves."""
+    serving = predictions.versions.to_answer(caller, name, asked.model_version)
+    if serving.trial is not None:
+        asked = asked.model_copy(update={"top_k": None})  # whole distributions are compared
+
+    def compute(version: ServableVersion) -> Answer:
+        return predictions.predictor.predict(version, pinned(asked, version, serving), caller.site_id)
+
+    decisive = trying.Asked(caller.actor, asked.image, sticky_key)
+    return trying.answer(predictions.tallies, serving, decisive, compute)[0], serving
 
 
-def _answer_batch(
-    predictions: Predictions,
-    caller: Caller,
-    name: str,
-    asked: Sequence[PredictionRequest],
-    request_id: str | None,
-    ticket: Ticket,
+def pinned(asked: PredictionRequest, version: ServableVersion, serving: ServableVersion) -> PredictionRequest:
+    """Return the request as `version` is to answer it: one on trial answers itself, or not at all."""
+    return asked if version is serving else asked.model_copy(update={"model_version": version.number})
+
+
+def _cut(prediction: Prediction, top_k: int | None) -> Prediction:
+    if top_k is None or len(prediction.probabilities) <= top_k:
+        return prediction
+    return prediction.model_copy(update={"probabilities": prediction.probabilities[:top_k]})
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Several images with the same options, from one caller."""
+
+    caller: Caller
+    name: str
+    requests: Sequence[PredictionRequest]
+    request_id: str | None
+    sticky_key: str | None
+
+    def run(self, predictions: Predictions, ticket: Ticket) -> list[BatchItem]:
+        """Return what becomes of each image."""
+        serving = predictions.versions.to_answer(self.caller, self.name, self.requests[0].model_version)
+
+        def compute(version: ServableVersion) -> list[BatchItem]:
+            requests = [pinned(request, version, serving) for request in self.requests]
+            is_on_trial = version is not serving
+            return _items(
+                predictions, replace(self, requests=requests), version, ticket, is_on_trial=is_on_trial
+            )
+
+        decisive = trying.Asked(self.caller.actor, self.requests[0].image, self.sticky_key)
+        return trying.answer(predictions.tallies, serving, decisive, compute)[0]
+
+
+def _items(
+    predictions: Predictions, batch: _Batch, version: ServableVersion, ticket: Ticket, *, is_on_trial: bool
 ) -> list[BatchItem]:
-    version = predictions.versions.to_answer(caller, name, asked[0].model_version)
-    site_id = caller.site_id if isinstance(caller, SiteCaller) else None
+    """Answer with one version; where it is on trial, an image that it cannot answer fails the whole batch."""
     items = []
-    for index, request in enumerate(asked):
+    for index, request in enumerate(batch.requests):
         ticket.check_wanted()
         try:
-            prediction = _answer_sized(predictions, version, request, site_id)
+            prediction = _answer_sized(predictions, version, request, batch.caller.site_id)
             items.append(BatchItem(index=index, status=200, prediction=prediction))
         except CoordinatorError as error:
-            problem = problems.document_of(error, request_id)
+            if is_on_trial and isinstance(error, InferenceUnavailable):
+                raise
+            problem = problems.document_of(error, batch.request_id)
             items.append(BatchItem(index=index, status=problem.status, problem=problem))
     return items
 

@@ -14,6 +14,7 @@ from pfedbayespt.protocol import (
     PredictionRequest,
     VersionCalibration,
 )
+from pfedbayespt.protocol.trials import StickyBy
 from pfedbayespt.server.errors import InferenceUnavailable
 
 
@@ -27,6 +28,18 @@ class ServableVersion:
     number: int
     digest: Digest
     calibration: VersionCalibration | None = None
+    trial: "TrialVersion | None" = None  # what is tried beside it while it serves
+
+
+@dataclass(frozen=True)
+class TrialVersion:
+    """A version on trial, and for whom it answers or computes: `TrialTerms`."""
+
+    trial_id: str
+    candidate: ServableVersion
+    answer_share: float
+    compare_share: float
+    sticky_by: StickyBy
 
 
 @dataclass(frozen=True)

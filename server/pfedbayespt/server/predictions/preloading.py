@@ -3,22 +3,24 @@
 Rules:
 1. The process becomes ready once it has tried every version that serves: one that cannot be loaded is logged, once,
    and does not keep the others from being served. From then on it stays ready, whatever is promoted.
-2. Afterwards it looks every `interval_seconds` for what may be asked for next: serving versions and candidates.
+2. Afterwards it looks every `interval_seconds` for what may be asked for next: serving versions, candidates, and
+   whatever is on trial.
 """
 
 import threading
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from pfedbayespt.protocol import FederationStatus, ModelVersionStatus
+from pfedbayespt.protocol import FederationStatus, ModelVersionStatus, TrialStatus
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.errors import CoordinatorError
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
 from pfedbayespt.server.predictions import service
 from pfedbayespt.server.predictions.predictor import Predictor, ServableVersion
+from pfedbayespt.server.trials.models import TrialRecord
 
 _STATUSES = (ModelVersionStatus.CANDIDATE, ModelVersionStatus.SERVING)
 _log = structlog.get_logger(__name__)
@@ -72,12 +74,13 @@ class Preloader:
 
 
 def wanted_versions(context: Context) -> list[ServableVersion]:
-    """Return what may be asked for next: the serving version and the candidate of each live federation."""
+    """Return what may be asked for next: of each live federation what serves, the candidate, what is on trial."""
+    on_trial = select(TrialRecord.version_id).where(TrialRecord.status == TrialStatus.RUNNING)
     query = (
         select(FederationRecord, ModelVersionRecord)
         .join(ModelVersionRecord, ModelVersionRecord.federation_id == FederationRecord.id)
         .where(FederationRecord.status.in_((FederationStatus.ACTIVE, FederationStatus.PAUSED)))
-        .where(ModelVersionRecord.status.in_(_STATUSES))
+        .where(or_(ModelVersionRecord.status.in_(_STATUSES), ModelVersionRecord.id.in_(on_trial)))
         .order_by(FederationRecord.name, ModelVersionRecord.number)
     )
     with context.database.read() as tx:

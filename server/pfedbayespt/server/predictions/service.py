@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from pfedbayespt.protocol import TrialTerms
 from pfedbayespt.server.auth import Caller, visible_federation
 from pfedbayespt.server.calibrations import service as calibrations
 from pfedbayespt.server.database import Database, Transaction
@@ -10,7 +11,8 @@ from pfedbayespt.server.errors import NoServingVersion, NotFound
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.model_versions import repository as versions
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
-from pfedbayespt.server.predictions.predictor import ServableVersion
+from pfedbayespt.server.predictions.predictor import ServableVersion, TrialVersion
+from pfedbayespt.server.trials import repository as trials
 
 
 class Versions(Protocol):
@@ -54,7 +56,8 @@ def version_to_answer(tx: Transaction, caller: Caller, name: str, number: int | 
     """
     federation = visible_federation(tx, caller, name)
     version = _find(tx, federation, number)
-    return replace(servable(federation, version), calibration=calibrations.latest(tx, version.id))
+    trial = _trial(tx, federation) if number is None else None
+    return replace(_calibrated(tx, federation, version), trial=trial)
 
 
 def servable(federation: FederationRecord, version: ModelVersionRecord) -> ServableVersion:
@@ -66,6 +69,21 @@ def servable(federation: FederationRecord, version: ModelVersionRecord) -> Serva
         number=version.number,
         digest=version.digest,
     )
+
+
+def _calibrated(
+    tx: Transaction, federation: FederationRecord, version: ModelVersionRecord
+) -> ServableVersion:
+    return replace(servable(federation, version), calibration=calibrations.latest(tx, version.id))
+
+
+def _trial(tx: Transaction, federation: FederationRecord) -> TrialVersion | None:
+    record = trials.running(tx, federation.id)
+    if record is None:
+        return None
+    terms = TrialTerms.model_validate(record.terms)
+    candidate = _calibrated(tx, federation, record.version)
+    return TrialVersion(record.id, candidate, terms.answer_share, terms.compare_share, terms.sticky_by)
 
 
 def _find(tx: Transaction, federation: FederationRecord, number: int | None) -> ModelVersionRecord:
