@@ -161,6 +161,7 @@ def _predictor(context: Context) -> Predictor:
         settings.effective_backbone_cache_dir,
         precision=settings.inference_precision,
         compiled=settings.inference_compile,
+        micro_batching=settings.micro_batching,
     )
 
 

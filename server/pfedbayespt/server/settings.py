@@ -115,6 +115,10 @@ class Settings(BaseSettings):
         default=False,
         description="Compile the backbone's feed-forward networks: needs a C++ compiler and a longer start.",
     )
+    micro_batching: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Encode images that come at the same time together; auto: on a GPU only, where it pays.",
+    )
     max_predictions_per_caller: PositiveInt | None = Field(
         default=None,
         description="Predictions that one caller may have under way; None: as many as all together.",

@@ -7,7 +7,8 @@ Rules:
    replacing one reference. The last few are kept, so that a rollback costs nothing; all share their backbone.
 3. If the version that should serve cannot be loaded, the one that served before answers on, and its number says so.
 4. A backbone is found by the SHA-256 of its file, whatever its name, in one folder; nothing is ever downloaded.
-5. The same image, options and version give the same bytes: the default seed is derived from them.
+5. The same image, options and version give the same bytes: the default seed is derived from them. Where images are
+   joined in batches (`batching`), that is so up to rounding.
 """
 
 import os
@@ -19,6 +20,7 @@ from pfedbayespt.model.backbone import choose_device
 from pfedbayespt.protocol.predictions import Precision
 from pfedbayespt.server.blobs import BlobStore
 from pfedbayespt.server.inference.backbones import BackboneFolder
+from pfedbayespt.server.inference.batching import MicroBatcher, MicroBatching, is_wanted
 from pfedbayespt.server.inference.bundle import Bundle
 from pfedbayespt.server.inference.predictor import BundlePredictor
 
@@ -26,11 +28,18 @@ __all__ = ["BackboneFolder", "Bundle", "BundlePredictor", "make_predictor", "sha
 
 
 def make_predictor(
-    blobs: BlobStore, backbones: Path, *, precision: Precision = "float32", compiled: bool = False
+    blobs: BlobStore,
+    backbones: Path,
+    *,
+    precision: Precision = "float32",
+    compiled: bool = False,
+    micro_batching: MicroBatching = "auto",
 ) -> BundlePredictor:
     """Return the predictor for versions in `blobs`, on backbones in the folder `backbones`."""
-    folder = BackboneFolder(backbones, choose_device(), precision=precision, compiled=compiled)
-    return BundlePredictor(blobs, folder)
+    device = choose_device()
+    folder = BackboneFolder(backbones, device, precision=precision, compiled=compiled)
+    batcher = MicroBatcher() if is_wanted(micro_batching, device, precision) else None
+    return BundlePredictor(blobs, folder, batcher)
 
 
 def share_cores(max_running: int) -> None:

@@ -1,6 +1,8 @@
 """One version of a federation's model, ready to answer."""
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -8,23 +10,34 @@ import torch
 from pfedbayespt.model.classifier import PromptedClassifier
 from pfedbayespt.model.config import BackboneConfig
 from pfedbayespt.model.images import ImageError, prepare, read_image
+from pfedbayespt.model.insertion import Context
 from pfedbayespt.model.prediction import derive_seed, draw_noise
 from pfedbayespt.model.prediction import predict as predict_with_model
 from pfedbayespt.protocol import PredictionRequest
 from pfedbayespt.protocol.predictions import Precision
 from pfedbayespt.server.errors import ImageRejected, InvalidRequest
+from pfedbayespt.server.inference.batching import Encode, alone
 from pfedbayespt.server.inference.describing import Asked, describe
 from pfedbayespt.server.predictions.predictor import Answer, ServableVersion
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """One verified version on its backbone, ready to answer."""
+    """One verified version on its backbone, ready to answer.
+
+    Attributes:
+        version: what it is.
+        config: how images are prepared.
+        classifier: computes.
+        precision: of its trunk.
+        arrival: announces an image that comes, and gives what encodes it: alone, or with others.
+    """
 
     version: ServableVersion
     config: BackboneConfig
     classifier: PromptedClassifier
     precision: Precision = "float32"
+    arrival: Callable[[], AbstractContextManager[Encode]] = alone
 
     def answer(self, request: PredictionRequest, site_id: str | None = None) -> Answer:
         """Classify the image, for the site of that id if one asks.
@@ -35,10 +48,7 @@ class Bundle:
             InferenceUnavailable: the version's numbers overflow on it.
         """
         watch = _Stopwatch()
-        pixels = self._pixels(request.image)
-        watch.lap("decode")
-        context = self.classifier.encode(pixels)
-        watch.lap("encode")
+        context = self._encoded(request.image, watch)
         seed = derive_seed(request.image, self.version.digest) if request.seed is None else request.seed
         noise = draw_noise([seed], request.num_samples, self.classifier.posterior.noise_width)
         predictive = predict_with_model(self.classifier, context, noise, self._class_prior(request))
@@ -46,6 +56,14 @@ class Bundle:
         prediction = describe(asked, predictive)
         watch.lap("sample")
         return Answer(prediction, watch.seconds)
+
+    def _encoded(self, image: bytes, watch: "_Stopwatch") -> Context:
+        with self.arrival() as encode:
+            pixels = self._pixels(image)
+            watch.lap("decode")
+            context = encode(self.classifier, pixels)
+            watch.lap("encode")
+        return context
 
     def warm_up(self) -> None:
         """Compute an answer that nobody asked for."""

@@ -14,6 +14,7 @@ from pfedbayespt.protocol import Digest, ParametersManifest, PredictionRequest, 
 from pfedbayespt.server.blobs import BlobCorruptError, BlobError, BlobStore
 from pfedbayespt.server.errors import InferenceUnavailable
 from pfedbayespt.server.inference.backbones import BackboneFolder
+from pfedbayespt.server.inference.batching import MicroBatcher, alone
 from pfedbayespt.server.inference.bundle import Bundle
 from pfedbayespt.server.predictions.predictor import Answer, ServableVersion
 
@@ -24,8 +25,11 @@ _log = structlog.get_logger(__name__)
 class BundlePredictor:
     """The `Predictor` that loads versions from the blob store."""
 
-    def __init__(self, blobs: BlobStore, backbones: BackboneFolder) -> None:
+    def __init__(
+        self, blobs: BlobStore, backbones: BackboneFolder, batcher: MicroBatcher | None = None
+    ) -> None:
         self._blobs = blobs
+        self._arrival = alone if batcher is None else batcher.arrival
         self._backbones = backbones
         self._loading = threading.Lock()
         # The last loaded: never changed, only replaced.
@@ -99,7 +103,7 @@ class BundlePredictor:
         backbone = self._backbones.load(config)
         classifier = build_classifier(ModelConfig.from_specification(agreed), backbone, torch.Generator())
         load_shared_parameters(classifier, parameters)
-        return Bundle(version, config, classifier.eval(), self._backbones.precision)
+        return Bundle(version, config, classifier.eval(), self._backbones.precision, self._arrival)
 
 
 def _check_manifest(manifest: ParametersManifest, version: ServableVersion) -> None:
