@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("terms", sa.JSON(none_as_null=True), nullable=False),
         *(sa.Column(name, sa.Integer(), nullable=False) for name in COUNTS),
-        *(sa.Column(name, sa.Float(), nullable=False) for name in SUMS),
+        *(sa.Column(name, sa.Double(), nullable=False) for name in SUMS),
         sa.Column("reason", sa.String(255), nullable=True),
         sa.Column("started_at", TIME, nullable=False),
         sa.Column("finished_at", TIME, nullable=True),

@@ -173,7 +173,7 @@ ROWS: dict[str, Row] = {
     f"GET {_FEDERATION}/api-keys": _for(*READING),
     "POST /v1/api-keys/{api_key_id}/revoke": _for(*STEERING),
     f"POST {_VERSION}/promote": _for(*STEERING),
-    f"POST {_FEDERATION}/trials": _for(*STEERING, body={"model_version": 99}),
+    f"POST {_FEDERATION}/trials": _for(*STEERING, body={"model_version": 0}),
     f"GET {_FEDERATION}/trials": _for(*READING),
     f"GET {_FEDERATION}/trials/{{trial_id}}": _for(*READING),
     f"POST {_FEDERATION}/trials/{{trial_id}}/stop": _for(*STEERING),
@@ -189,6 +189,7 @@ ROWS: dict[str, Row] = {
     f"POST {_MODEL}/versions/{{version}}/infer": _for(*MEMBERS, body={}),
     f"POST {_FEDERATION}/predictions": _for(*PREDICTING),
     f"POST {_FEDERATION}/predictions/batch": _for(*PREDICTING),
+    "DELETE /v1/feature-cache": _for(*PREDICTING),
 }
 
 

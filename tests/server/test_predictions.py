@@ -407,6 +407,7 @@ def test_the_documentation_shows_every_form_and_every_problem(serving: Coordinat
     assert {parameter["name"] for parameter in operation["parameters"]} == {
         "name", "num_samples", "top_k", "seed", "model_version", "class_prior", "return_samples",
         "X-Timeout-Seconds",
+        "X-Sticky-Key",
     }  # fmt: skip
     example = operation["responses"]["200"]["content"]["application/json"]["example"]
     assert Prediction.model_validate_json(json.dumps(example)).label == "benign"

@@ -35,12 +35,12 @@ def start(tx: Transaction, federation: FederationRecord, request: TrialCreate) -
         NoServingVersion: none serves that it could be tried beside.
         TransitionNotAllowed: it serves, or another trial is under way.
     """
-    version = versions.by_number(tx, federation.id, request.model_version)
-    if version is None:
-        raise NotFound(f"federation {federation.name!r} has no model version {request.model_version}")
     serving = versions.serving(tx, federation.id)
     if serving is None:
         raise NoServingVersion(f"federation {federation.name!r} has no model version that serves yet")
+    version = versions.by_number(tx, federation.id, request.model_version)
+    if version is None:
+        raise NotFound(f"federation {federation.name!r} has no model version {request.model_version}")
     if serving.id == version.id:
         raise TransitionNotAllowed(f"model version {version.number} serves; try another one beside it")
     live = repository.running(tx, federation.id)
