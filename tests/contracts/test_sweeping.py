@@ -1,6 +1,7 @@
 """Files without a row go once they are old, and no file with one; nor one that is on its way to its row."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.contracts.test_rounds import training_round
 from tests.server.harness import Coordinator, check
 
 from pfedbayespt.protocol import digest_of_bytes
+from pfedbayespt.server.operations import verify
 from pfedbayespt.server.updates import service
 from pfedbayespt.server.worker import sweeping
 from pfedbayespt.server.worker.sweeping import sweep
@@ -110,3 +112,36 @@ def test_bytes_that_are_put_again_while_a_sweep_has_found_them_orphaned_stay(
     monkeypatch.setattr(sweeping, "named", put_meanwhile)
     assert sweep(coordinator.context) == 0
     assert digest in blobs(coordinator)
+
+
+def test_files_of_rounds_that_are_long_over_are_retired_and_their_lineage_stays(
+    coordinator: Coordinator,
+) -> None:
+    sites = training_round(coordinator, num_rounds=4)
+    for value in (1.0, 2.0):
+        for site in sites:
+            site.train(value)
+        coordinator.settle()
+    oldest, newer = [version["inputs"] for version in coordinator.versions()][:2][::-1]
+    keeping = replace(
+        coordinator.context,
+        settings=coordinator.context.settings.model_copy(update={"keep_payload_rounds": 1}),
+    )
+    make_old(coordinator)
+    sweep(keeping)
+    assert not {part["digest"] for part in oldest} & blobs(coordinator)
+    assert {part["digest"] for part in newer} <= blobs(coordinator)
+    update = coordinator.admin.get(f"/v1/updates/{oldest[0]['update_id']}")
+    assert update["payload_retired_at"] is not None
+    assert update["digest"] == oldest[0]["digest"]
+    gone = coordinator.admin.request("GET", f"/v1/updates/{oldest[0]['update_id']}/parameters")
+    assert (gone.status_code, "retired" in gone.text) == (404, True)
+    retired = [
+        event
+        for event in coordinator.admin.get("/v1/federations/alpha/events?limit=200")["items"]
+        if event["action"] == "round.payloads_retired"
+    ]
+    assert len(retired) == 2  # of statistics, and the first of training
+    assert verify(coordinator.context.settings).problems == ()
+    assert sweep(keeping) == 0
+    assert coordinator.versions()[1]["inputs"] == oldest

@@ -93,3 +93,6 @@ class Update(Message):
     weight: float | None = Field(description="Its share in the aggregate, once aggregated.")
     statement: UpdateStatement | None = Field(default=None, description="What the site signed.")
     received_at: UtcTime
+    payload_retired_at: UtcTime | None = Field(
+        default=None, description="Since then its file is no longer kept; all that is said of it is."
+    )

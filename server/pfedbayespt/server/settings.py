@@ -89,6 +89,12 @@ class Settings(BaseSettings):
         default=86400.0, description="No file that is younger than this is removed, whatever the rows say."
     )
 
+    keep_payload_rounds: PositiveInt | None = Field(
+        default=None,
+        description="The files of updates are kept for this many of a federation's last finished rounds, lineage for "
+        "ever; None: files too. A version whose inputs are gone can no longer be computed again.",
+    )
+
     max_update_bytes: PositiveInt = Field(
         default=256 * _MIB, description="Largest update or parameters file."
     )

@@ -52,6 +52,6 @@ def _write_files(
         content = client.model_versions.download(name, version.version_number, version.digest)
         file_of(folder, version.digest).write_bytes(content)
     for update in updates:
-        if update.status is UpdateStatus.AGGREGATED:
+        if update.status is UpdateStatus.AGGREGATED and update.payload_retired_at is None:
             content = client.updates.download(update.update_id, update.digest)
             file_of(folder, update.digest).write_bytes(content)

@@ -38,7 +38,18 @@ def rebuild(archive: Archive, number: int) -> str:
     try:
         return _Rebuilder(archive, store).digest_of(number)
     except BlobError as error:
+        _explain_retired(archive)
         raise UserError(f"{error}; export with --files, and verify the export first") from error
+
+
+def _explain_retired(archive: Archive) -> None:
+    retired = [update for update in archive.updates if update.payload_retired_at is not None]
+    if retired:
+        raise UserError(
+            f"the files of {len(retired)} updates were retired by the coordinator, the first on "
+            f"{retired[0].payload_retired_at:%Y-%m-%d}: what was made of them cannot be computed again. "
+            "Lineage, signatures and digests can still be verified"
+        )
 
 
 class _Rebuilder:

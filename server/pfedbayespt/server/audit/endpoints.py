@@ -8,6 +8,7 @@ from pfedbayespt.server import examples
 from pfedbayespt.server.audit import service
 from pfedbayespt.server.auth import Member, Reading, visible_federation
 from pfedbayespt.server.context import ContextDep
+from pfedbayespt.server.errors import NotFound
 from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
 from pfedbayespt.server.model_versions.endpoints import chunks
 from pfedbayespt.server.openapi import documented
@@ -48,6 +49,8 @@ def download_update(update_id: UpdateId, context: ContextDep, caller: Reading) -
     """Download the file of an accepted update, so that versions can be computed again from it."""
     with context.database.read() as tx:
         update = service.find_accepted(tx, caller, update_id)
+    if update.payload_retired_at is not None:
+        raise NotFound(f"the file of update {update_id} was retired on {update.payload_retired_at:%Y-%m-%d}")
     headers = {"ETag": f'"{update.digest}"', "Content-Length": str(update.size_bytes)}
     file = context.blobs.open(update.digest)
     return StreamingResponse(chunks(file), media_type=TENSOR_MEDIA_TYPE, headers=headers)

@@ -40,7 +40,7 @@ def required_blobs(tx: Transaction) -> list[RequiredBlob]:
                 state_digest, RequiredBlob(state_digest, f"optimiser state of version {version_id}", None)
             )
     updates = select(UpdateRecord.id, UpdateRecord.digest, UpdateRecord.size_bytes).where(
-        UpdateRecord.status.in_(_NEEDED)
+        UpdateRecord.status.in_(_NEEDED), UpdateRecord.payload_retired_at.is_(None)
     )
     for update_id, digest, size_bytes in tx.session.execute(updates):
         found.setdefault(digest, RequiredBlob(digest, f"update {update_id}", size_bytes))

@@ -56,3 +56,5 @@ class UpdateRecord(Base):
     delta_norm: Mapped[float | None]
     verdict: Mapped[str | None] = mapped_column(Text)
     received_at: Mapped[datetime]
+    # Since then its file may be gone: see `worker.retention`.
+    payload_retired_at: Mapped[datetime | None]

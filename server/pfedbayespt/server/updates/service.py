@@ -193,6 +193,7 @@ def describe_all(tx: Transaction, updates: Sequence[UpdateRecord]) -> list[Updat
             weight=weights.get(update.id) if update.status == UpdateStatus.AGGREGATED else None,
             statement=UpdateStatement.model_validate(update.statement) if update.statement else None,
             received_at=update.received_at,
+            payload_retired_at=update.payload_retired_at,
         )
         for update in updates
     ]

@@ -15,6 +15,8 @@ from sqlalchemy import String, select
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.orm import Base
+from pfedbayespt.server.updates.models import UpdateRecord
+from pfedbayespt.server.worker.retention import retire_payloads
 
 _BATCH: Final = 500
 _log = structlog.get_logger(__name__)
@@ -22,6 +24,7 @@ _log = structlog.get_logger(__name__)
 
 def sweep(context: Context) -> int:
     """Remove what is due, and return how many files that were."""
+    retire_payloads(context)
     grace_seconds = context.settings.sweep_grace_seconds
     removed = context.blobs.discard_leftovers(grace_seconds)
     for digests in _batches(context.blobs.aged(grace_seconds)):
@@ -34,12 +37,15 @@ def sweep(context: Context) -> int:
 
 
 def named(tx: Transaction, digests: Sequence[str]) -> set[str]:
-    """Return those of the digests that some row names."""
+    """Return those of the digests that some row names, and has not given up."""
     found: set[str] = set()
     for table in Base.metadata.sorted_tables:
         for column in table.columns:
             if column.name.endswith("digest") and isinstance(column.type, String):
-                found.update(tx.session.scalars(select(column).where(column.in_(digests))))
+                query = select(column).where(column.in_(digests))
+                if table is UpdateRecord.__table__:
+                    query = query.where(UpdateRecord.payload_retired_at.is_(None))
+                found.update(tx.session.scalars(query))
     return found
 
 
