@@ -12,7 +12,7 @@ from pfedbayespt.model.config import BackboneConfig, ModelConfig
 from pfedbayespt.model.parameters import load_shared_parameters
 from pfedbayespt.protocol import Digest, ParametersManifest, PredictionRequest, digest_of_bytes, tensors
 from pfedbayespt.server.blobs import BlobCorruptError, BlobError, BlobStore
-from pfedbayespt.server.errors import InferenceUnavailable
+from pfedbayespt.server.errors import InferenceUnavailable, StorageUnavailable
 from pfedbayespt.server.inference.backbones import BackboneFolder
 from pfedbayespt.server.inference.batching import MicroBatcher, alone
 from pfedbayespt.server.inference.bundle import Bundle
@@ -61,7 +61,7 @@ class BundlePredictor:
             return serving
         try:
             bundle = self._bundle(version)
-        except InferenceUnavailable:
+        except (InferenceUnavailable, StorageUnavailable):
             if serving is None:
                 raise
             _log.exception("version_not_loaded", number=version.number, still=serving.version.number)
