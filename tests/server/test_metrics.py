@@ -2,8 +2,12 @@
 
 import re
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.exc import OperationalError
 from tests.server.harness import Coordinator, problem_of
+
+from pfedbayespt.server.database import Database
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -56,3 +60,41 @@ def test_what_callers_make_up_becomes_no_label(coordinator: Coordinator) -> None
     text = coordinator.admin.request("GET", "/metrics").text
     assert not re.search(r"made.up", text)
     assert 'route="unknown"' in text
+
+
+def test_storage_acknowledgements_and_the_models_age_are_told(coordinator: Coordinator) -> None:
+    coordinator.federation(num_rounds=2, min_sites_to_start=2, quorum=2)
+    sites = coordinator.sites(2)
+    coordinator.publish_statistics(sites)
+    coordinator.clock.move(60)
+    samples = read(coordinator)
+    assert of(samples, "pfedbayespt_acknowledgement_seconds_count") == 2
+    assert of(samples, "pfedbayespt_storage_seconds_count") == 3  # two updates and their aggregate
+    assert of(samples, "pfedbayespt_model_age_seconds", federation="alpha") >= 60
+    assert of(samples, "pfedbayespt_storage_failures_total", kind="damaged") == 0
+    assert of(samples, "pfedbayespt_aggregations_repeated_total") == 0
+
+
+def test_damage_a_repeated_aggregation_and_a_database_that_is_away_are_counted(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator.federation(num_rounds=2, min_sites_to_start=3, quorum=2)
+    sites = coordinator.sites(3)
+    coordinator.settle()
+    digest = sites[0].train()["digest"].removeprefix("sha256:")
+    blobs = coordinator.context.settings.data_dir / "blobs" / "sha256"
+    (blobs / digest[:2] / digest).write_bytes(b"?")
+    for site, value in zip(sites[1:], (2.0, 3.0), strict=True):
+        site.train(value)
+    coordinator.settle()
+    with monkeypatch.context() as outage:
+        outage.setattr(Database, "ping", away)
+        assert coordinator.http.get("/readyz").status_code == 503
+    samples = read(coordinator)
+    assert of(samples, "pfedbayespt_storage_failures_total", kind="damaged") == 1
+    assert of(samples, "pfedbayespt_aggregations_repeated_total") == 1
+    assert of(samples, "pfedbayespt_database_busy_total") == 1
+
+
+def away(_: object) -> None:
+    raise OperationalError("SELECT 1", {}, Exception("gone"))
