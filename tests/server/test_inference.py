@@ -44,11 +44,12 @@ from pfedbayespt.server.blobs import MemoryBlobStore
 from pfedbayespt.server.calibrations.pooling import pool
 from pfedbayespt.server.errors import ImageRejected, InferenceUnavailable, InvalidRequest
 from pfedbayespt.server.inference import BackboneFolder, BundlePredictor, make_predictor, share_cores
-from pfedbayespt.server.predictions.predictor import ServableVersion
+from pfedbayespt.server.predictions.predictor import Asker, ServableVersion
 
 CPU = torch.device("cpu")
 IMAGE = encoded(picture())
 REQUEST = PredictionRequest(image=IMAGE, num_samples=4)
+ENCODED, RECALLED = {"decode", "encode", "sample"}, {"recall", "sample"}
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +243,7 @@ def test_a_sites_own_threshold_decides_for_that_site(predictor, versions) -> Non
     version = calibrated(versions[1])
 
     def answer(site_id: str | None) -> CalibratedAnswer:
-        told = predictor.predict(version, REQUEST, site_id).prediction.calibration
+        told = predictor.predict(version, REQUEST, Asker(site_id)).prediction.calibration
         assert told is not None
         return told
 
@@ -280,6 +281,35 @@ def test_another_precision_of_the_trunk_is_named_in_the_answer(
     exact, told = (which.predict(versions[1], REQUEST).prediction for which in (predictor, low))
     assert (exact.precision, told.precision) == ("float32", precision)
     assert told.uncertainty.total_entropy_nats == pytest.approx(exact.uncertainty.total_entropy_nats, abs=0.1)
+
+
+def test_an_image_is_encoded_once_for_each_tenant_who_asks_about_it(
+    blobs, backbones, predictor, versions
+) -> None:
+    caching = make_predictor(blobs, backbones, cache_bytes=2**24)
+    clinic, bank = Asker(tenant="clinic"), Asker(tenant="bank")
+    expected = [predictor.predict(version, REQUEST).prediction for version in versions[:2]]
+    first = caching.predict(versions[0], REQUEST, clinic)
+    again = caching.predict(versions[0], REQUEST, clinic)
+    of_the_next = caching.predict(versions[1], REQUEST, clinic)
+    of_another = caching.predict(versions[0], REQUEST, bank)
+    assert [first.prediction, again.prediction, of_another.prediction] == [expected[0]] * 3
+    assert of_the_next.prediction == expected[1]
+    encoded = [set(answer.seconds) for answer in (first, again, of_the_next, of_another)]
+    assert encoded == [ENCODED, RECALLED, RECALLED, ENCODED]
+
+    assert caching.forget("clinic") > 0
+    assert set(caching.predict(versions[0], REQUEST, clinic).seconds) == ENCODED
+    assert set(caching.predict(versions[0], REQUEST, bank).seconds) == RECALLED
+    assert caching.forget(None) > 0
+    assert set(caching.predict(versions[0], REQUEST, bank).seconds) == ENCODED
+
+
+def test_nothing_is_kept_unless_asked_for(blobs, backbones, versions) -> None:
+    plain = make_predictor(blobs, backbones)
+    for _ in range(2):
+        assert set(plain.predict(versions[0], REQUEST, Asker(tenant="clinic")).seconds) == ENCODED
+    assert plain.forget(None) == 0
 
 
 def test_a_version_that_was_prepared_is_not_loaded_again(

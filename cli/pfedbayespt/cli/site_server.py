@@ -36,7 +36,7 @@ from pfedbayespt.server.errors import (
 from pfedbayespt.server.inference import Bundle, share_cores
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.endpoints import Predictions
-from pfedbayespt.server.predictions.predictor import Answer, ServableVersion
+from pfedbayespt.server.predictions.predictor import NOBODY, Answer, Asker, ServableVersion
 from pfedbayespt.server.predictions.standalone import create_app
 
 MAX_IMAGE_BYTES = 10_000_000
@@ -120,11 +120,15 @@ class SiteInference:
     def prepare(self, version: ServableVersion) -> None:
         """Load nothing: `refresh` does."""
 
+    def forget(self, tenant: str | None) -> int:  # noqa: ARG002
+        """Forget nothing: no images are kept."""
+        return 0
+
     def predict(
         self,
         version: ServableVersion,
         request: PredictionRequest,
-        site_id: str | None = None,  # noqa: ARG002 - whoever asks, the answer is this site's
+        asker: Asker = NOBODY,  # noqa: ARG002 - whoever asks, the answer is this site's
     ) -> Answer:
         """Answer with a version that `to_answer` named."""
         ready = self._ready.get(version.digest)
@@ -132,7 +136,7 @@ class SiteInference:
             raise InferenceUnavailable(f"version {version.number} was swapped out meanwhile; ask again")
         if request.class_prior is None and ready.class_prior is not None:
             request = request.model_copy(update={"class_prior": ready.class_prior})
-        return ready.bundle.answer(request, ready.site_id)
+        return ready.bundle.answer(request, Asker(ready.site_id))
 
     def _load(self, number: int | None) -> _Ready:
         with self._loading:

@@ -165,6 +165,12 @@ class Prediction(Message):
     )
 
 
+class FeaturesForgotten(Message):
+    """What a process has forgotten of the images that it was asked about."""
+
+    num_bytes: int = Field(ge=0, description="Memory that their encodings took.")
+
+
 class BatchItem(Message):
     """What became of one image of a batch: a prediction or a problem."""
 

@@ -35,6 +35,7 @@ from pfedbayespt.server.model_versions import manifests
 from pfedbayespt.server.open_inference import endpoints as open_inference
 from pfedbayespt.server.organisations import endpoints as organisations
 from pfedbayespt.server.predictions import endpoints as predictions
+from pfedbayespt.server.predictions import features
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.forms import max_body_bytes
 from pfedbayespt.server.predictions.predictor import NoPredictor, Predictor
@@ -142,7 +143,8 @@ def _routers(settings: Settings) -> list[APIRouter]:
     if ServerRole.COORDINATOR in settings.roles:
         routers += [resource.router for resource in _COORDINATOR]
     pages = ui.routers(dashboard=bool(routers), api_docs=settings.public_docs)
-    return [*routers, predictions.router, open_inference.router, health.router, metrics.router, *pages]
+    answering = [predictions.router, features.router, open_inference.router]
+    return [*routers, *answering, health.router, metrics.router, *pages]
 
 
 def _predictor(context: Context) -> Predictor:
@@ -162,6 +164,7 @@ def _predictor(context: Context) -> Predictor:
         precision=settings.inference_precision,
         compiled=settings.inference_compile,
         micro_batching=settings.micro_batching,
+        cache_bytes=settings.feature_cache_bytes,
     )
 
 

@@ -108,6 +108,10 @@ class Settings(BaseSettings):
     max_waiting_predictions: Annotated[int, Field(ge=0)] = Field(
         default=32, description="Predictions that may wait for that; further ones are refused as overload."
     )
+    feature_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Memory for encoded images, so that asking about one again costs little; 0: none is kept.",
+    )
     drain_seconds: Annotated[float, Field(ge=0.0)] = Field(
         default=0.0,
         description="On SIGTERM go on listening for this long, no longer ready, so that load balancers turn away.",

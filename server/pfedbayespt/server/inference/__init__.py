@@ -22,6 +22,7 @@ from pfedbayespt.server.blobs import BlobStore
 from pfedbayespt.server.inference.backbones import BackboneFolder
 from pfedbayespt.server.inference.batching import MicroBatcher, MicroBatching, is_wanted
 from pfedbayespt.server.inference.bundle import Bundle
+from pfedbayespt.server.inference.features import FeatureCache
 from pfedbayespt.server.inference.predictor import BundlePredictor
 
 __all__ = ["BackboneFolder", "Bundle", "BundlePredictor", "make_predictor", "share_cores"]
@@ -34,12 +35,13 @@ def make_predictor(
     precision: Precision = "float32",
     compiled: bool = False,
     micro_batching: MicroBatching = "auto",
+    cache_bytes: int = 0,
 ) -> BundlePredictor:
     """Return the predictor for versions in `blobs`, on backbones in the folder `backbones`."""
     device = choose_device()
     folder = BackboneFolder(backbones, device, precision=precision, compiled=compiled)
     batcher = MicroBatcher() if is_wanted(micro_batching, device, precision) else None
-    return BundlePredictor(blobs, folder, batcher)
+    return BundlePredictor(blobs, folder, batcher, FeatureCache(cache_bytes) if cache_bytes else None)
 
 
 def share_cores(max_running: int) -> None:

@@ -13,12 +13,13 @@ from pfedbayespt.model.images import ImageError, prepare, read_image
 from pfedbayespt.model.insertion import Context
 from pfedbayespt.model.prediction import derive_seed, draw_noise
 from pfedbayespt.model.prediction import predict as predict_with_model
-from pfedbayespt.protocol import PredictionRequest
+from pfedbayespt.protocol import PredictionRequest, digest_of_bytes
 from pfedbayespt.protocol.predictions import Precision
 from pfedbayespt.server.errors import ImageRejected, InvalidRequest
 from pfedbayespt.server.inference.batching import Encode, alone
 from pfedbayespt.server.inference.describing import Asked, describe
-from pfedbayespt.server.predictions.predictor import Answer, ServableVersion
+from pfedbayespt.server.inference.features import FeatureCache, FeatureKey
+from pfedbayespt.server.predictions.predictor import NOBODY, Answer, Asker, ServableVersion
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Bundle:
         classifier: computes.
         precision: of its trunk.
         arrival: announces an image that comes, and gives what encodes it: alone, or with others.
+        features: encoded images that may be asked about again.
     """
 
     version: ServableVersion
@@ -38,9 +40,10 @@ class Bundle:
     classifier: PromptedClassifier
     precision: Precision = "float32"
     arrival: Callable[[], AbstractContextManager[Encode]] = alone
+    features: FeatureCache | None = None
 
-    def answer(self, request: PredictionRequest, site_id: str | None = None) -> Answer:
-        """Classify the image, for the site of that id if one asks.
+    def answer(self, request: PredictionRequest, asker: Asker = NOBODY) -> Answer:
+        """Classify the image.
 
         Raises:
             ImageRejected: the image is not one that this service reads.
@@ -48,14 +51,33 @@ class Bundle:
             InferenceUnavailable: the version's numbers overflow on it.
         """
         watch = _Stopwatch()
-        context = self._encoded(request.image, watch)
+        context = self._context(request.image, asker.tenant, watch)
         seed = derive_seed(request.image, self.version.digest) if request.seed is None else request.seed
         noise = draw_noise([seed], request.num_samples, self.classifier.posterior.noise_width)
         predictive = predict_with_model(self.classifier, context, noise, self._class_prior(request))
-        asked = Asked(self.version, request, seed, site_id, self.precision)
+        asked = Asked(self.version, request, seed, asker.site_id, self.precision)
         prediction = describe(asked, predictive)
         watch.lap("sample")
         return Answer(prediction, watch.seconds)
+
+    def _context(self, image: bytes, tenant: str | None, watch: "_Stopwatch") -> Context:
+        """Encode the image, unless the tenant has asked about it before and it is still known."""
+        if self.features is None or tenant is None:
+            return self._encoded(image, watch)
+        key = self._key(image, tenant)
+        context = self.features.get(key)
+        if context is None:
+            context = self._encoded(image, watch)
+            self.features.put(key, context)
+        else:
+            watch.lap("recall")
+        return context
+
+    def _key(self, image: bytes, tenant: str) -> FeatureKey:
+        model = self.classifier.config
+        return FeatureKey(
+            tenant, digest_of_bytes(image), self.config, model.insertion, model.head.mid_block, self.precision
+        )
 
     def _encoded(self, image: bytes, watch: "_Stopwatch") -> Context:
         with self.arrival() as encode:

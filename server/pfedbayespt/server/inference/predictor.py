@@ -16,7 +16,8 @@ from pfedbayespt.server.errors import InferenceUnavailable, StorageUnavailable
 from pfedbayespt.server.inference.backbones import BackboneFolder
 from pfedbayespt.server.inference.batching import MicroBatcher, alone
 from pfedbayespt.server.inference.bundle import Bundle
-from pfedbayespt.server.predictions.predictor import Answer, ServableVersion
+from pfedbayespt.server.inference.features import FeatureCache
+from pfedbayespt.server.predictions.predictor import NOBODY, Answer, Asker, ServableVersion
 
 _MAX_BUNDLES: Final = 8
 _log = structlog.get_logger(__name__)
@@ -26,9 +27,14 @@ class BundlePredictor:
     """The `Predictor` that loads versions from the blob store."""
 
     def __init__(
-        self, blobs: BlobStore, backbones: BackboneFolder, batcher: MicroBatcher | None = None
+        self,
+        blobs: BlobStore,
+        backbones: BackboneFolder,
+        batcher: MicroBatcher | None = None,
+        features: FeatureCache | None = None,
     ) -> None:
         self._blobs = blobs
+        self._features = features
         self._arrival = alone if batcher is None else batcher.arrival
         self._backbones = backbones
         self._loading = threading.Lock()
@@ -40,20 +46,22 @@ class BundlePredictor:
     def check_available(self) -> None:
         """Return: predictions are computed here."""
 
+    def forget(self, tenant: str | None) -> int:
+        """Forget encoded images; see `Predictor`."""
+        return 0 if self._features is None else self._features.purge(tenant)
+
     def prepare(self, version: ServableVersion) -> None:
         """Load the version and answer once with it, as a first answer takes longer than the others."""
         if version.digest not in self._bundles:
             self._bundle(version).warm_up()
 
-    def predict(
-        self, version: ServableVersion, request: PredictionRequest, site_id: str | None = None
-    ) -> Answer:
+    def predict(self, version: ServableVersion, request: PredictionRequest, asker: Asker = NOBODY) -> Answer:
         """Answer with `version`, or with the one that served before; see `Predictor`."""
         find = self._serving_bundle if request.model_version is None else self._bundle
         bundle = find(version)
         if bundle.version.digest == version.digest:
             bundle = replace(bundle, version=version)  # its calibration may be newer than the bundle
-        return bundle.answer(request, site_id)
+        return bundle.answer(request, asker)
 
     def _serving_bundle(self, version: ServableVersion) -> Bundle:
         serving = self._serving.get(version.federation)
@@ -103,7 +111,9 @@ class BundlePredictor:
         backbone = self._backbones.load(config)
         classifier = build_classifier(ModelConfig.from_specification(agreed), backbone, torch.Generator())
         load_shared_parameters(classifier, parameters)
-        return Bundle(version, config, classifier.eval(), self._backbones.precision, self._arrival)
+        return Bundle(
+            version, config, classifier.eval(), self._backbones.precision, self._arrival, self._features
+        )
 
 
 def _check_manifest(manifest: ParametersManifest, version: ServableVersion) -> None:

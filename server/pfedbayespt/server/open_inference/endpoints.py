@@ -32,6 +32,7 @@ from pfedbayespt.server.predictions.endpoints import (
     PredictionsDep,
     StickyHeader,
     TimeoutHeader,
+    asker_of,
     waiting,
 )
 from pfedbayespt.server.predictions.predictor import ServableVersion
@@ -250,7 +251,7 @@ class _Inference:
                 )
             options = asked.options.model_copy(update={"model_version": number})
             request = PredictionRequest(image=image, **options.model_dump())
-            answer = self.predictions.predictor.predict(version, request, self.caller.site_id)
+            answer = self.predictions.predictor.predict(version, request, asker_of(self.caller))
             answers.append(answer.prediction)
         return answers
 

@@ -37,7 +37,7 @@ from pfedbayespt.server.predictions.forms import (
     read_batch,
     read_request,
 )
-from pfedbayespt.server.predictions.predictor import Answer, Predictor, ServableVersion
+from pfedbayespt.server.predictions.predictor import Answer, Asker, Predictor, ServableVersion
 from pfedbayespt.server.predictions.service import Versions
 from pfedbayespt.server.trials.tallies import Tallies
 
@@ -192,7 +192,7 @@ async def predict(
             waiting(request, timeout, begun),
         )
     answer, serving = done.result
-    predictions.comparisons.offer(serving, asked, answer, caller.site_id)
+    predictions.comparisons.offer(serving, asked, answer, asker_of(caller))
     return Response(
         _cut(answer.prediction, asked.top_k).model_dump_json(),
         media_type=JSON_TYPE,
@@ -253,6 +253,11 @@ def _check_answerable(predictions: Predictions, caller: Caller, name: str) -> No
     predictions.predictor.check_available()
 
 
+def asker_of(caller: Caller) -> Asker:
+    """Return whom the caller's answers are for; one of no organisation is a tenant of its own."""
+    return Asker(caller.site_id, caller.organisation or caller.actor)
+
+
 def waiting(request: Request, timeout: float | None, begun: float) -> Waiting:
     """Return who waits for the answer to `request`, which was begun at that time of the monotonic clock."""
     patience = None if timeout is None else timeout - (time.monotonic() - begun)
@@ -278,7 +283,7 @@ def _answer(
         asked = asked.model_copy(update={"top_k": None})  # whole distributions are compared
 
     def compute(version: ServableVersion) -> Answer:
-        return predictions.predictor.predict(version, pinned(asked, version, serving), caller.site_id)
+        return predictions.predictor.predict(version, pinned(asked, version, serving), asker_of(caller))
 
     decisive = trying.Asked(caller.actor, asked.image, sticky_key)
     return trying.answer(predictions.tallies, serving, decisive, compute)[0], serving
@@ -328,7 +333,7 @@ def _items(
     for index, request in enumerate(batch.requests):
         ticket.check_wanted()
         try:
-            prediction = _answer_sized(predictions, version, request, batch.caller.site_id)
+            prediction = _answer_sized(predictions, version, request, asker_of(batch.caller))
             items.append(BatchItem(index=index, status=200, prediction=prediction))
         except CoordinatorError as error:
             if is_on_trial and isinstance(error, InferenceUnavailable):
@@ -339,13 +344,13 @@ def _items(
 
 
 def _answer_sized(
-    predictions: Predictions, version: ServableVersion, request: PredictionRequest, site_id: str | None
+    predictions: Predictions, version: ServableVersion, request: PredictionRequest, asker: Asker
 ) -> Prediction:
     if len(request.image) > predictions.max_image_bytes:
         raise BodyTooLarge(
             f"the image has {len(request.image)} bytes; allowed: {predictions.max_image_bytes}"
         )
-    return predictions.predictor.predict(version, request, site_id).prediction
+    return predictions.predictor.predict(version, request, asker).prediction
 
 
 def _server_timing(seconds: Mapping[str, float]) -> str:

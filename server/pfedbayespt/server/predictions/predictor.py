@@ -43,6 +43,22 @@ class TrialVersion:
 
 
 @dataclass(frozen=True)
+class Asker:
+    """Whom an answer is for.
+
+    Attributes:
+        site_id: of the site that asks, which may have a calibration of its own.
+        tenant: among whose encoded images the image may be looked for and kept; None: nobody's.
+    """
+
+    site_id: str | None = None
+    tenant: str | None = None
+
+
+NOBODY = Asker()
+
+
+@dataclass(frozen=True)
 class Answer:
     """A prediction, and how long its steps took: apart, because the same request gives the same prediction."""
 
@@ -56,6 +72,9 @@ class Predictor(Protocol):
     def check_available(self) -> None:
         """Return if predictions can be asked for; InferenceUnavailable if none are computed here."""
 
+    def forget(self, tenant: str | None) -> int:
+        """Forget the tenant's encoded images, or with None everybody's, and return how many bytes they took."""
+
     def prepare(self, version: ServableVersion) -> None:
         """Load what `version` needs, so that the first request for it does not have to.
 
@@ -63,10 +82,8 @@ class Predictor(Protocol):
             InferenceUnavailable: the version or its backbone cannot be loaded.
         """
 
-    def predict(
-        self, version: ServableVersion, request: PredictionRequest, site_id: str | None = None
-    ) -> Answer:
-        """Return the answer of one complete, verified version, which it names, for the site of that id if one asks.
+    def predict(self, version: ServableVersion, request: PredictionRequest, asker: Asker = NOBODY) -> Answer:
+        """Return the answer of one complete, verified version, which it names.
 
         That is `version`, or the one that served before if `request` asks for none in particular and `version`
         cannot be loaded.
@@ -87,6 +104,10 @@ class NoPredictor:
             "this process does not run inference; ask one whose roles include `inference`"
         )
 
+    def forget(self, tenant: str | None) -> int:  # noqa: ARG002
+        """Forget nothing."""
+        return 0
+
     def prepare(self, version: ServableVersion) -> None:
         """Load nothing."""
 
@@ -94,7 +115,7 @@ class NoPredictor:
         self,
         version: ServableVersion,  # noqa: ARG002
         request: PredictionRequest,  # noqa: ARG002
-        site_id: str | None = None,  # noqa: ARG002
+        asker: Asker = NOBODY,  # noqa: ARG002
     ) -> NoReturn:
         """Say that nothing is computed here."""
         self.check_available()

@@ -7,8 +7,8 @@ Rules:
 2. A request is answered by one version, whole: where the one on trial cannot answer, that is counted, and the one
    that serves answers everything in it.
 3. A request that names a version has nothing to do with trials.
-4. Comparing delays nobody: it begins after the answer, if a turn is free and nobody waits for one. Both versions
-   draw from the same seed, so that they differ by their parameters alone.
+4. Comparing begins after the answer, if a turn is free and nobody waits for one; under load it is what is dropped.
+   Both versions draw from the same seed, so that they differ by their parameters alone.
 """
 
 import asyncio
@@ -20,9 +20,15 @@ from typing import Final, TypeVar
 import structlog
 
 from pfedbayespt.protocol import Prediction, PredictionRequest
-from pfedbayespt.server.errors import CoordinatorError, InferenceUnavailable, Overloaded, QuotaExceeded
+from pfedbayespt.server.errors import (
+    CoordinatorError,
+    InferenceUnavailable,
+    Overloaded,
+    QuotaExceeded,
+    StorageUnavailable,
+)
 from pfedbayespt.server.predictions.admission import Admission, Ticket
-from pfedbayespt.server.predictions.predictor import Answer, Predictor, ServableVersion, TrialVersion
+from pfedbayespt.server.predictions.predictor import Answer, Asker, Predictor, ServableVersion, TrialVersion
 from pfedbayespt.server.trials.tallies import Tallies, Tally
 
 Result = TypeVar("Result")
@@ -69,12 +75,24 @@ def answer(
         return compute(serving), serving
     try:
         result = compute(trial.candidate)
-    except InferenceUnavailable as error:
-        _log.warning("trial_failed", number=trial.candidate.number, reason=error.detail)
+    except Exception as error:
+        if not is_its_own(error):
+            raise
+        _log.warning("trial_failed", number=trial.candidate.number, exc_info=True)
         tallies.note(trial.trial_id, Tally(num_tried=1, num_errors=1))
         return compute(serving), serving
     tallies.note(trial.trial_id, Tally(num_tried=1, num_answered=1))
     return result, trial.candidate
+
+
+def is_its_own(error: Exception) -> bool:
+    """Whether the version that computed is at fault: not the request, and not that too much is asked of the server.
+
+    What nobody thought of counts too, since the version that serves may do without it.
+    """
+    return not isinstance(error, CoordinatorError) or isinstance(
+        error, InferenceUnavailable | StorageUnavailable
+    )
 
 
 class Comparisons:
@@ -87,7 +105,7 @@ class Comparisons:
         self._running: set[asyncio.Task[None]] = set()
 
     def offer(
-        self, serving: ServableVersion, request: PredictionRequest, given: Answer, site_id: str | None
+        self, serving: ServableVersion, request: PredictionRequest, given: Answer, asker: Asker
     ) -> None:
         """Compare `given`, all of its classes, some time after now, if it is to be compared."""
         trial = serving.trial
@@ -96,7 +114,7 @@ class Comparisons:
         if not self._admission.has_free_turn:
             self._tallies.note(trial.trial_id, Tally(num_skipped=1))
             return
-        task = asyncio.create_task(self._compare(_Pair(serving, trial, request, given, site_id)))
+        task = asyncio.create_task(self._compare(_Pair(serving, trial, request, given, asker)))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -108,8 +126,8 @@ class Comparisons:
             self._tallies.note(trial_id, done.result)
         except (Overloaded, QuotaExceeded):
             self._tallies.note(trial_id, Tally(num_skipped=1))
-        except CoordinatorError as error:  # the serving version's fault: nothing to compare with
-            _log.warning("comparison_failed", trial_id=trial_id, reason=error.detail)
+        except Exception:  # noqa: BLE001  (of the serving version or the image: nothing to compare with)
+            _log.warning("comparison_failed", trial_id=trial_id, exc_info=True)
 
     def _other(self, pair: "_Pair", ticket: Ticket) -> Tally:
         ticket.check_wanted()
@@ -118,10 +136,11 @@ class Comparisons:
         seed = pair.given.prediction.seed
         request = pair.request.model_copy(update={"seed": seed, "model_version": other.number, "top_k": None})
         try:
-            found = self._predictor.predict(other, request, pair.site_id)
-        except InferenceUnavailable:
-            if is_canary:
+            found = self._predictor.predict(other, request, pair.asker)
+        except Exception as error:
+            if is_canary or not is_its_own(error):
                 raise
+            _log.warning("trial_failed", number=other.number, exc_info=True)
             return Tally(num_tried=1, num_errors=1)
         tried, served = (pair.given, found) if is_canary else (found, pair.given)
         return difference(tried, served, num_tried=0 if is_canary else 1)
@@ -133,7 +152,7 @@ class _Pair:
     trial: TrialVersion
     request: PredictionRequest
     given: Answer
-    site_id: str | None
+    asker: Asker
 
 
 def difference(tried: Answer, served: Answer, num_tried: int) -> Tally:
