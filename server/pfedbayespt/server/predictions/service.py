@@ -3,16 +3,32 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pfedbayespt.protocol import TrialTerms
+from sqlalchemy import and_, bindparam, select
+
+from pfedbayespt.protocol import ModelVersionStatus, TrialStatus, TrialTerms
 from pfedbayespt.server.auth import Caller, visible_federation
 from pfedbayespt.server.calibrations import service as calibrations
 from pfedbayespt.server.database import Database, Transaction
 from pfedbayespt.server.errors import NoServingVersion, NotFound
 from pfedbayespt.server.federations.models import FederationRecord
-from pfedbayespt.server.model_versions import repository as versions
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
 from pfedbayespt.server.predictions.predictor import ServableVersion, TrialVersion
-from pfedbayespt.server.trials import repository as trials
+from pfedbayespt.server.trials.models import TrialRecord
+
+# Every prediction asks these, so they are built once, and ask for no lineage.
+_OF_FEDERATION = ModelVersionRecord.federation_id == bindparam("federation_id")
+_NUMBERED = select(ModelVersionRecord).where(_OF_FEDERATION, ModelVersionRecord.number == bindparam("number"))
+_SERVING = (
+    select(ModelVersionRecord, TrialRecord)
+    .outerjoin(
+        TrialRecord,
+        and_(
+            TrialRecord.federation_id == ModelVersionRecord.federation_id,
+            TrialRecord.status == TrialStatus.RUNNING,
+        ),
+    )
+    .where(_OF_FEDERATION, ModelVersionRecord.status == ModelVersionStatus.SERVING)
+)
 
 
 class Versions(Protocol):
@@ -55,9 +71,10 @@ def version_to_answer(tx: Transaction, caller: Caller, name: str, number: int | 
         NoServingVersion: none serves yet.
     """
     federation = visible_federation(tx, caller, name)
-    version = _find(tx, federation, number)
-    trial = _trial(tx, federation) if number is None else None
-    return replace(_calibrated(tx, federation, version), trial=trial)
+    if number is not None:
+        return _calibrated(tx, federation, _numbered(tx, federation, number))
+    version, trial = _serving(tx, federation)
+    return replace(_calibrated(tx, federation, version), trial=_tried(tx, federation, trial))
 
 
 def servable(federation: FederationRecord, version: ModelVersionRecord) -> ServableVersion:
@@ -77,8 +94,7 @@ def _calibrated(
     return replace(servable(federation, version), calibration=calibrations.latest(tx, version.id))
 
 
-def _trial(tx: Transaction, federation: FederationRecord) -> TrialVersion | None:
-    record = trials.running(tx, federation.id)
+def _tried(tx: Transaction, federation: FederationRecord, record: TrialRecord | None) -> TrialVersion | None:
     if record is None:
         return None
     terms = TrialTerms.model_validate(record.terms)
@@ -86,13 +102,15 @@ def _trial(tx: Transaction, federation: FederationRecord) -> TrialVersion | None
     return TrialVersion(record.id, candidate, terms.answer_share, terms.compare_share, terms.sticky_by)
 
 
-def _find(tx: Transaction, federation: FederationRecord, number: int | None) -> ModelVersionRecord:
-    if number is not None:
-        wanted = versions.by_number(tx, federation.id, number)
-        if wanted is None:
-            raise NotFound(f"federation {federation.name!r} has no model version {number}")
-        return wanted
-    serving = versions.serving(tx, federation.id)
-    if serving is None:
+def _numbered(tx: Transaction, federation: FederationRecord, number: int) -> ModelVersionRecord:
+    found = tx.session.scalars(_NUMBERED, {"federation_id": federation.id, "number": number}).one_or_none()
+    if found is None:
+        raise NotFound(f"federation {federation.name!r} has no model version {number}")
+    return found
+
+
+def _serving(tx: Transaction, federation: FederationRecord) -> tuple[ModelVersionRecord, TrialRecord | None]:
+    found = tx.session.execute(_SERVING, {"federation_id": federation.id}).one_or_none()
+    if found is None:
         raise NoServingVersion(f"federation {federation.name!r} has no model version that serves yet")
-    return serving
+    return found[0], found[1]
