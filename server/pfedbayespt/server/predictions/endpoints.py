@@ -23,7 +23,7 @@ from pfedbayespt.protocol import (
 )
 from pfedbayespt.server import problems
 from pfedbayespt.server.auth import Caller, Predicting
-from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected, InferenceUnavailable
+from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions import trying
@@ -336,7 +336,7 @@ def _items(
             prediction = _answer_sized(predictions, version, request, asker_of(batch.caller))
             items.append(BatchItem(index=index, status=200, prediction=prediction))
         except CoordinatorError as error:
-            if is_on_trial and isinstance(error, InferenceUnavailable):
+            if is_on_trial and trying.is_its_own(error):
                 raise
             problem = problems.document_of(error, batch.request_id)
             items.append(BatchItem(index=index, status=problem.status, problem=problem))

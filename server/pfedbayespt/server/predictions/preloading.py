@@ -4,7 +4,7 @@ Rules:
 1. The process becomes ready once it has tried every version that serves: one that cannot be loaded is logged, once,
    and does not keep the others from being served. From then on it stays ready, whatever is promoted.
 2. Afterwards it looks every `interval_seconds` for what may be asked for next: serving versions, candidates, and
-   whatever is on trial.
+   whatever is on trial. A version on trial that cannot be loaded ends its trial.
 """
 
 import threading
@@ -15,11 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pfedbayespt.protocol import FederationStatus, ModelVersionStatus, TrialStatus
 from pfedbayespt.server.context import Context
-from pfedbayespt.server.errors import CoordinatorError
+from pfedbayespt.server.errors import CoordinatorError, Overloaded
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
 from pfedbayespt.server.predictions import service
 from pfedbayespt.server.predictions.predictor import Predictor, ServableVersion
+from pfedbayespt.server.trials import ending as trials
 from pfedbayespt.server.trials.models import TrialRecord
 
 _STATUSES = (ModelVersionStatus.CANDIDATE, ModelVersionStatus.SERVING)
@@ -54,23 +55,32 @@ class Preloader:
 
     def _prepare_all(self) -> None:
         try:
-            versions = wanted_versions(self._context)
+            for version in wanted_versions(self._context):
+                if self._stopping.is_set():
+                    return
+                self._prepare(version)
         except SQLAlchemyError:
             _log.warning("preloading_postponed", exc_info=True)
-            return
-        for version in versions:
-            if self._stopping.is_set():
-                return
-            self._prepare(version)
 
     def _prepare(self, version: ServableVersion) -> None:
-        if version.digest in self._refused:
+        if version.digest in self._refused and not self._is_on_trial(version):
             return
         try:
             self._predictor.prepare(version)
+        except Overloaded as error:  # the store does not answer now: that is not for good
+            _log.warning("preloading_postponed", number=version.number, reason=error.detail)
         except CoordinatorError as error:
             _log.warning("version_not_prepared", number=version.number, reason=error.detail)
             self._refused.add(version.digest)
+            self._end_trial(version, error.detail)
+
+    def _is_on_trial(self, version: ServableVersion) -> bool:
+        with self._context.database.read() as tx:
+            return trials.find_trial_of(tx, version.federation, version.number) is not None
+
+    def _end_trial(self, version: ServableVersion, reason: str) -> None:
+        with self._context.database.write("coordinator") as tx:
+            trials.trip_unloadable(tx, version.federation, version.number, reason)
 
 
 def wanted_versions(context: Context) -> list[ServableVersion]:

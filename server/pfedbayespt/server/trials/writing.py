@@ -6,6 +6,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from pfedbayespt.server.database import Database
+from pfedbayespt.server.errors import LostRace
 from pfedbayespt.server.trials import service
 from pfedbayespt.server.trials.tallies import Tallies, Tally
 
@@ -37,7 +38,7 @@ class TallyWriter:
         for trial_id, seen in self._tallies.take().items():
             try:
                 self._write(trial_id, seen)
-            except SQLAlchemyError:
+            except (SQLAlchemyError, LostRace):
                 _log.warning("trial_not_written", trial_id=trial_id, exc_info=True)
                 self._tallies.note(trial_id, seen)
 
