@@ -56,8 +56,9 @@ bench-training: $(VENV)/.ready ## What a training step costs, by where prompts a
 bench-coordinator: $(VENV)/.ready ## What rounds cost the coordinator, by sites and megabytes (QUICK=1: two small cases)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coordinator/bench_coordinator.py $(if $(QUICK),--quick)
 
-bench-serving: backbone $(VENV)/.ready ## What doubt costs and how the server bears load (QUICK=1: a tiny transformer, few requests)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving/bench_serving.py $(if $(QUICK),--quick) --weights $(BACKBONE)
+bench-serving: backbone $(VENV)/.ready ## What doubt costs and how the server bears load (QUICK=1: a tiny transformer; REQUESTS, SWAP_REQUESTS: how many)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving/bench_serving.py $(if $(QUICK),--quick) --weights $(BACKBONE) \
+		$(if $(REQUESTS),--requests $(REQUESTS)) $(if $(SWAP_REQUESTS),--swap-requests $(SWAP_REQUESTS))
 
 WORKERS ?= 2
 
