@@ -11,10 +11,7 @@ Rules:
    joined in batches (`batching`), that is so up to rounding.
 """
 
-import os
 from pathlib import Path
-
-import torch
 
 from pfedbayespt.model.backbone import choose_device
 from pfedbayespt.protocol.predictions import Precision
@@ -22,6 +19,7 @@ from pfedbayespt.server.blobs import BlobStore
 from pfedbayespt.server.inference.backbones import BackboneFolder
 from pfedbayespt.server.inference.batching import MicroBatcher, MicroBatching, is_wanted
 from pfedbayespt.server.inference.bundle import Bundle
+from pfedbayespt.server.inference.cores import share_cores
 from pfedbayespt.server.inference.features import FeatureCache
 from pfedbayespt.server.inference.predictor import BundlePredictor
 
@@ -42,17 +40,3 @@ def make_predictor(
     folder = BackboneFolder(backbones, device, precision=precision, compiled=compiled)
     batcher = MicroBatcher() if is_wanted(micro_batching, device, precision) else None
     return BundlePredictor(blobs, folder, batcher, FeatureCache(cache_bytes) if cache_bytes else None)
-
-
-def share_cores(max_running: int) -> None:
-    """Let each of `max_running` answers that are computed at once have its share of this process's cores.
-
-    With more threads than cores, those of one answer wait for one another while the cores compute another answer.
-    """
-    torch.set_num_threads(max(1, min(_num_cores() // max_running, torch.get_num_threads())))
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: those that this process may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
