@@ -88,6 +88,7 @@ def every_call(client: CoordinatorClient, coordinator: Coordinator) -> list[Call
         lambda: client.trials.stop("shapes", "trl_0"),
         lambda: client.predict("shapes", b""),
         lambda: client.predict_batch("shapes", [b""]),
+        client.forget_features,
         client.is_ready,
     ]
 

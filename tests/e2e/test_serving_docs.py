@@ -94,12 +94,18 @@ def test_a_version_is_tried_and_compared_beside_the_one_that_serves(
     raise AssertionError(f"nothing was compared: {seen}")
 
 
+def test_encoded_images_are_forgotten_where_none_are_kept(reader: tuple[Path, dict[str, str]]) -> None:
+    (command,) = blocks("sh", "/v1/feature-cache")
+    assert json.loads(run(reader, "sh", "-c", command)) == {"num_bytes": 0}
+
+
 def test_no_command_of_the_page_is_left_out() -> None:
     tried = (
         "predictions?num_samples=16",
         "predictions/batch",
         "/v2/models/",
         "/trials",
+        "/v1/feature-cache",
         "export PFEDBAYESPT_URL",
     )
     assert all(any(part in text for part in tried) for text in blocks("sh", ""))

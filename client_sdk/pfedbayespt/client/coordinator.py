@@ -24,6 +24,7 @@ from pfedbayespt.protocol import (
     BatchRequest,
     CoordinatorIdentity,
     Event,
+    FeaturesForgotten,
     Prediction,
     PredictionBatch,
     PredictionOptions,
@@ -133,6 +134,13 @@ class CoordinatorClient:
             idempotent=True,  # answers depend on the request alone
         )
         return parse(answer, PredictionBatch)
+
+    def forget_features(self) -> FeaturesForgotten:
+        """Have the process that answers forget what it keeps of the images that this organisation asked about.
+
+        An admin's call forgets everybody's.
+        """
+        return parse(self._connection.send("DELETE", "/v1/feature-cache"), FeaturesForgotten)
 
     def identity(self) -> CoordinatorIdentity:
         """Return the coordinator's public key, as whoever answers at this address tells it."""
