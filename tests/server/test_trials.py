@@ -183,6 +183,23 @@ def test_the_shadow_is_compared_on_the_same_seed_and_the_answer_is_the_serving_o
     assert minds.seeds[TRIED] == minds.seeds[SERVING] == [SERVING]
 
 
+@pytest.mark.parametrize("params", [{}, {"top_k": 2}, {"num_samples": 8, "seed": 5}])
+def test_whoever_asks_gets_the_same_bytes_with_a_shadow_and_without(
+    serving: Coordinator, minds: TwoMinds, params: dict[str, int]
+) -> None:
+    headers = {"Content-Type": "image/png"}
+
+    def bytes_of_answer() -> bytes:
+        answer = serving.admin.request("POST", PATH, content=b"image", headers=headers, params=params)
+        return bytes(answer.content)
+
+    before = bytes_of_answer()
+    minds.says[TRIED] = (0.0, 0.0, 1.0)
+    trial_id = start(serving)
+    assert bytes_of_answer() == before
+    assert read_when(serving, trial_id, "num_compared", 1)["tally"]["num_flips"] == 1
+
+
 def test_total_variation_is_half_the_sum_of_differences(minds: TwoMinds, serving: Coordinator) -> None:
     start(serving, compare_share=0.5)
     minds.says[TRIED] = (0.0, 0.0, 1.0)
