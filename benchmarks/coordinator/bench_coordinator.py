@@ -54,7 +54,7 @@ SITES, MEGABYTES = (4, 16, 64), (0.1, 1.0, 10.0)
 SLOPE_SITES, SLOPE_MEGABYTES = (8, 16, 32, 64), 10.0
 MAX_ERROR = 1e-6
 WARM_UP_ROUNDS = 2  # one of statistics, one of training
-_HEARTBEAT_SECONDS = 0.05
+_HEARTBEAT_SECONDS = 0.1
 _PATIENT = Timeouts(total_seconds=600.0)
 
 

@@ -66,11 +66,15 @@ def found(admin: CoordinatorClient, terms: FederationSpecification, arrays: Arra
 
 
 def draws(arrays: Arrays, site: int) -> Arrays:
-    """Return the numbers of a site, uniform in [-0.5, 0.5)."""
+    """Return the numbers of a site, uniform in [-0.5, 0.5), of the types and shapes of `arrays`."""
     return {
-        name: np.random.default_rng((site, index)).random(array.shape, dtype=np.float32) - np.float32(0.5)
+        name: _drawn((site, index), array).astype(array.dtype, copy=False)
         for index, (name, array) in enumerate(sorted(arrays.items()))
     }
+
+
+def _drawn(seed: tuple[int, int], like: Any) -> Any:
+    return np.random.default_rng(seed).random(like.shape, dtype=np.float32) - np.float32(0.5)
 
 
 def deltas(drawn: Arrays, round_number: int, task: RoundTask) -> Arrays:
