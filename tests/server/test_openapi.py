@@ -66,6 +66,7 @@ def every_api_operation() -> Iterator[str]:
     yield from (
         f"{verb} {federation}/trials/{{trial_id}}{what}" for verb, what in (("GET", ""), ("POST", "/stop"))
     )
+    yield "DELETE /v1/feature-cache"
     yield "GET /livez"
     yield "GET /readyz"
 
