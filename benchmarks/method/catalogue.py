@@ -38,6 +38,7 @@ class Method:
         condition: what the generator reads; None: the image's frozen features.
         frozen_readout: no prompts at all: a linear probe.
         closed_form: nothing to tune, and no rounds.
+        refit: after the last round the head is fitted anew, in closed form over the prompted read-out.
         like: the method whose tuning it takes, so that a control differs in one thing; None: tuned itself.
         controls: further rows from the same parameters.
     """
@@ -48,6 +49,7 @@ class Method:
     condition: Condition | None = None
     frozen_readout: bool = False
     closed_form: bool = False
+    refit: bool = False
     like: str | None = None
     controls: Mapping[str, Control] = field(default_factory=dict)
 
@@ -88,7 +90,11 @@ METHODS: dict[str, Method] = {
     "K = 0": Method(posterior=_SEMI_IMPLICIT, training={"num_mixing_samples": 0}, like=OURS),
     "beta = 0": Method(posterior=_SEMI_IMPLICIT, training={"beta": 0.0}, like=OURS),
     "style": Method(posterior=_SEMI_IMPLICIT, condition=conditions.style, like=OURS),
+    "FedAvg-VPT + refit": Method(refit=True, like="FedAvg-VPT"),
+    "deterministic + refit": Method(posterior=_DETERMINISTIC, refit=True, like=OURS),
+    "pFedBayesPT + refit": Method(posterior=_SEMI_IMPLICIT, refit=True, like=OURS),
 }
+REFITTED = ("FedAvg-VPT + refit", "deterministic + refit", "pFedBayesPT + refit")
 ABLATIONS = ("deterministic + dropout", "K = 0", "beta = 0", "style")
 CONTROLS = ("deterministic", "Gaussian", *ABLATIONS, *_TAKEN_AWAY)
 HEADS = ("Fed3R", "FedNCM", "probe", "local probe")

@@ -194,6 +194,18 @@ class Fleet:
         """Return the standardised read-out of the frozen trunk."""
         return self.model.readout_moments(self.encoded.readout[indices])
 
+    @torch.no_grad()
+    def prompted_readouts(self, parameters: Parameters, num_samples: int) -> Tensor:
+        """Return the standardised read-out of every training image, the mean over samples, [C, N, R]."""
+        posterior = self.model.posterior
+        noise_generator = torch.Generator().manual_seed(self.training.seed)
+        chunks = []
+        for indices in self.train_indices.split(24, dim=1):
+            noise = torch.randn(*indices.shape, num_samples, posterior.noise_width, generator=noise_generator)
+            mixing = noise.new_zeros(*indices.shape, 0, posterior.noise_dim)
+            chunks.append(self._read(parameters, indices, noise, mixing, None)[0].mean(2))
+        return torch.cat(chunks, dim=1)
+
     def _read(
         self,
         parameters: Parameters,

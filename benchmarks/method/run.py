@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, Method
+from baselines.closed_form import refit_ridge
+from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, REFITTED, Method
 from choices import HEAD_CANDIDATES, QUICK_CHOICE, Choice, read_choices
 from fleet import Answers, Fleet
 from measures import curves, pooled_measures, site_measures
@@ -26,7 +27,7 @@ from report import read_runs, write_overall, write_tables
 
 from pfedbayespt.model.config import HeadConfig, ModelConfig
 
-DEFAULT_METHODS = (*HEADS, *PROMPTS)
+DEFAULT_METHODS = (*HEADS, *PROMPTS, *REFITTED)
 POOLS = {"letters": "letters-a.npz", "ideograms": "ideograms"}
 
 
@@ -64,6 +65,8 @@ def run_one(
     fleet, split = build_fleet(encoded, plan, method, choice, seed)
     started = time.process_time()
     parameters = method.fit(fleet, choice.num_rounds)
+    if method.refit:
+        parameters = refit_ridge(fleet, parameters)
     trained = time.process_time()
     result = _measured(fleet.answer(parameters, plan.num_samples))
     if len(split.unseen):

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from baselines.closed_form import fit_ridge, refit_ridge
 from catalogue import METHODS
 from fleet import Control, Fleet, average, federate, is_head, is_residual
 from measures import site_measures
@@ -185,3 +186,34 @@ def test_without_prompts_a_linear_probe_on_the_frozen_readout_is_trained(encoded
     after = frozen.train(frozen.stack(frozen.initial), 1)
     torch.testing.assert_close(after["posterior.mean"], frozen.stack(frozen.initial)["posterior.mean"])
     assert after["readout.head.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize("family", ["shared", "deterministic"])
+def test_the_prompted_readouts_of_the_simulation_are_the_products(encoded, family):
+    fleet = make_fleet(encoded, family=family)
+    trained = fleet.stack(average(fleet.train(fleet.stack(fleet.initial), round_number=1)))
+    simulated = fleet.prompted_readouts(trained, num_samples=1)
+    model = build_from(fleet, encoded, trained)
+    for site, mine in enumerate(fleet.train_indices):
+        context = encoded.context.select(mine)
+        noise = torch.zeros(len(mine), 1, model.posterior.noise_width)
+        with torch.no_grad():
+            real = model.read_out(context, model.draw(context, noise))[:, 0]
+        torch.testing.assert_close(simulated[site], real, rtol=1e-4, atol=1e-5)
+
+
+def test_a_refitted_head_is_the_ridge_regression_over_what_the_prompts_give(encoded):
+    fleet = make_fleet(encoded, family="shared")
+    frozen = fit_ridge(fleet, 0)
+    trained = fleet.train(fleet.stack(fleet.initial), round_number=1)
+    refitted = refit_ridge(fleet, fleet.stack(average(trained)))
+    readout = fleet.prompted_readouts(refitted, num_samples=1).flatten(0, 1)
+    targets = torch.nn.functional.one_hot(fleet.labels[fleet.train_indices.flatten()], 3).float()
+    extended = torch.cat([readout, torch.ones(len(readout), 1)], 1)
+    solved = (
+        torch.cat([refitted["readout.head.weight"][0], refitted["readout.head.bias"][0][:, None]], 1).T / 10
+    )
+    # The normal equations of ridge regression: X'(XW - Y) + 300 W = 0.
+    torch.testing.assert_close(extended.T @ (targets - extended @ solved), 300 * solved, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(refitted["readout.head.weight"], frozen["readout.head.weight"], atol=1e-4)
+    assert torch.equal(refitted["posterior.mean"], fleet.stack(average(trained))["posterior.mean"])

@@ -2,23 +2,35 @@
 
 Fed3R (Fani et al., ICML 2024):    W = (sum z z^T + lambda I)^-1 sum z y^T
 FedNCM (Legate et al., NeurIPS 2023):   W_k = mean of class k, normalised
+
+`refit_ridge` is Fed3R after training instead of before: over the read-out that the trained prompts give.
 """
 
 import torch
 from fleet import Fleet, Parameters
 
 _SCALE = 10.0
+_RIDGE = 300.0
+_NUM_SAMPLES = 4
 
 
-def fit_ridge(fleet: Fleet, num_rounds: int, ridge: float = 300.0) -> Parameters:  # noqa: ARG001
+def fit_ridge(fleet: Fleet, num_rounds: int) -> Parameters:  # noqa: ARG001
     """Return the ridge regression on one-hot labels; its outputs become logits by a fixed scale."""
-    readout, targets = _training_data(fleet)
+    return fleet.stack(fleet.initial | _ridge_head(*_training_data(fleet)))
+
+
+def refit_ridge(fleet: Fleet, parameters: Parameters) -> Parameters:
+    """Return trained parameters with the head of `fit_ridge` over the mean prompted read-out of each image."""
+    _, targets = _training_data(fleet)
+    readout = fleet.prompted_readouts(parameters, _NUM_SAMPLES).flatten(0, 1)
+    return parameters | fleet.stack(_ridge_head(readout, targets))
+
+
+def _ridge_head(readout: torch.Tensor, targets: torch.Tensor) -> Parameters:
     extended = torch.cat([readout, torch.ones(len(readout), 1)], 1)
-    gram = extended.T @ extended + ridge * torch.eye(extended.shape[1])
+    gram = extended.T @ extended + _RIDGE * torch.eye(extended.shape[1])
     weights = torch.linalg.solve(gram, extended.T @ targets).T * _SCALE
-    return fleet.stack(
-        fleet.initial | {"readout.head.weight": weights[:, :-1], "readout.head.bias": weights[:, -1]}
-    )
+    return {"readout.head.weight": weights[:, :-1], "readout.head.bias": weights[:, -1]}
 
 
 def fit_class_means(fleet: Fleet, num_rounds: int) -> Parameters:  # noqa: ARG001
