@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     )
     blobs_url: str | None = Field(
         default=None,
-        description="Where tensor files are kept: `s3://bucket/prefix`, with `?endpoint=https://host:port&region=name` "
-        "where it is not Amazon's and credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        description="Where tensor files are kept: `s3://bucket/prefix`, with "
+        "`?endpoint=https://host:port&region=name` where it is not Amazon's and credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
         "`file:///folder`; None: in `data_dir`.",
     )
     roles: frozenset[ServerRole] = Field(default=frozenset({ServerRole.COORDINATOR}), min_length=1)
@@ -91,8 +91,8 @@ class Settings(BaseSettings):
 
     keep_payload_rounds: PositiveInt | None = Field(
         default=None,
-        description="The files of updates are kept for this many of a federation's last finished rounds, lineage for "
-        "ever; None: files too. A version whose inputs are gone can no longer be computed again.",
+        description="The files of updates are kept for this many of a federation's last finished rounds, lineage "
+        "for ever; None: files too. A version whose inputs are gone can no longer be computed again.",
     )
 
     max_update_bytes: PositiveInt = Field(
