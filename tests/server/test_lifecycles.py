@@ -17,7 +17,9 @@ from pfedbayespt.server.sites.lifecycle import LIFECYCLE as SITE
 from pfedbayespt.server.trials.lifecycle import LIFECYCLE as TRIAL
 from pfedbayespt.server.updates.lifecycle import LIFECYCLE as UPDATE
 
-LIFECYCLES = {lifecycle.subject: lifecycle for lifecycle in (FEDERATION, SITE, ROUND, UPDATE, MODEL_VERSION, TRIAL)}
+LIFECYCLES = {
+    lifecycle.subject: lifecycle for lifecycle in (FEDERATION, SITE, ROUND, UPDATE, MODEL_VERSION, TRIAL)
+}
 SERVER = Path(pfedbayespt.server.__file__).parent
 DATA_MODEL = Path(__file__).parents[2] / "docs" / "data-model.md"
 

@@ -43,7 +43,8 @@ class Settings(BaseSettings):
     blobs_url: str | None = Field(
         default=None,
         description="Where tensor files are kept: `s3://bucket/prefix`, with "
-        "`?endpoint=https://host:port&region=name` where it is not Amazon's and credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        "`?endpoint=https://host:port&region=name` where it is not Amazon's and credentials in "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
         "`file:///folder`; None: in `data_dir`.",
     )
     roles: frozenset[ServerRole] = Field(default=frozenset({ServerRole.COORDINATOR}), min_length=1)
