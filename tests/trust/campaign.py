@@ -140,20 +140,23 @@ def _tampered_requests(past: History, number: int) -> Iterator[bool]:
 
 @contextmanager
 def _serving(folder: Path) -> Iterator[tuple[Coordinator, SiteCaller]]:
-    """Run a coordinator that collects updates for `alpha` and answers predictions for `gamma` on a tiny ViT."""
+    """Run a coordinator that collects updates for `delta` and answers predictions for `alpha` on a tiny ViT.
+
+    Hostile requests name `alpha`.
+    """
     backbones = folder / "backbones"
     specification = specification_on(tiny_backbone(backbones, "vit"))
     parameters = parameters_of(specification, backbones / "vit", seed=0)
     options = {"roles": _BOTH, "backbone_cache_dir": backbones}
     with running(settings_for(folder / "data", **options)) as coordinator:
-        body = {"name": "gamma", "specification": specification.model_dump(mode="json")}
+        body = {"name": "alpha", "specification": specification.model_dump(mode="json")}
         coordinator.admin.post("/v1/federations", body, status=201)
-        path = "/v1/federations/gamma/initial-parameters"
-        content = file_of(parameters, specification, 0, "gamma")
+        path = "/v1/federations/alpha/initial-parameters"
+        content = file_of(parameters, specification, 0, "alpha")
         check(coordinator.admin.put_file(path, content), 201)
-        coordinator.admin.post("/v1/federations/gamma/activate")
-        coordinator.federation("alpha", min_sites_to_start=2, quorum=2, num_rounds=1)
-        site, _ = coordinator.sites(2)
+        coordinator.admin.post("/v1/federations/alpha/activate")
+        coordinator.federation("delta", min_sites_to_start=2, quorum=2, num_rounds=1)
+        site, _ = coordinator.sites(2, "delta")
         coordinator.settle()
         for _ in range(5):  # what a first answer loads is not what an input costs
             _predict(coordinator, MADE["JPEG of orientation 0"]())
@@ -162,7 +165,7 @@ def _serving(folder: Path) -> Iterator[tuple[Coordinator, SiteCaller]]:
 
 def _answers(coordinator: Coordinator, site: SiteCaller, number: int) -> Iterator[int]:
     """Yield the status of every answer."""
-    round_ = coordinator.live_round("alpha")
+    round_ = coordinator.live_round("delta")
     content = site.update(round_, 1.0, 10)
     for mutant in mutants(site, round_["round_id"], content, number // 4):
         yield sent(site, round_["round_id"], mutant).status_code
@@ -184,7 +187,7 @@ def _status(coordinator: Coordinator, request: garbage.Request) -> int:
 
 def _predict(coordinator: Coordinator, image: bytes) -> int:
     caller: Caller = coordinator.admin
-    path, headers = "/v1/federations/gamma/predictions", {"Content-Type": "image/png"}
+    path, headers = "/v1/federations/alpha/predictions", {"Content-Type": "image/png"}
     return int(
         caller.request("POST", path, content=image, headers=headers, params={"num_samples": 1}).status_code
     )

@@ -12,6 +12,7 @@ from pfedbayespt.server import keys
 from pfedbayespt.server.blobs import BlobStore
 from pfedbayespt.server.counters import Counters
 from pfedbayespt.server.database import Database
+from pfedbayespt.server.openid import OpenIdProvider
 from pfedbayespt.server.rate_limits import RateLimits
 from pfedbayespt.server.settings import Settings
 
@@ -34,6 +35,18 @@ class Context:
     def rates(self) -> RateLimits:
         """What the holders of API keys have asked of this process lately."""
         return RateLimits(self.settings.api_key_requests_per_minute)
+
+    @cached_property
+    def people(self) -> OpenIdProvider | None:
+        """Who tells of people, where one is configured."""
+        settings = self.settings
+        if settings.oidc_issuer is None or settings.oidc_audience is None:
+            return None
+        return OpenIdProvider(
+            settings.oidc_issuer,
+            settings.oidc_audience,
+            settings.oidc_clock_skew_seconds,
+        )
 
     @cached_property
     def signer(self) -> SigningKey:

@@ -12,6 +12,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pfedbayespt.server.openid import checked_url
+
 MIN_ADMIN_TOKEN_CHARACTERS = 32
 _MIB = 2**20
 
@@ -54,6 +56,23 @@ class Settings(BaseSettings):
     )
     access_token_seconds: Annotated[int, Field(ge=60, le=3600)] = Field(
         default=900, description="How long a site's access token is good, unless something ends it before."
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="The OpenID provider that tells of people, exactly as its tokens name it; None: there is none.",
+    )
+    oidc_audience: str | None = Field(
+        default=None, description="What its tokens call this coordinator (`aud`)."
+    )
+    oidc_roles_claim: str = Field(
+        default="pfedbayespt_roles", min_length=1, description="The claim of its tokens that holds the roles."
+    )
+    oidc_clock_skew_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        default=30.0, description="How far the provider's clock may be from the database's."
+    )
+    local_admin: bool = Field(
+        default=True,
+        description="Take the admin token as a credential; False only where an OpenID provider tells of admins.",
     )
     api_key_requests_per_minute: PositiveInt = Field(
         default=600,
@@ -171,6 +190,16 @@ class Settings(BaseSettings):
                 f"sweep_grace_seconds {self.sweep_grace_seconds:g} is below body_deadline_seconds "
                 f"{self.body_deadline_seconds:g}: files of uploads under way would be removed"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _people_can_come_in(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("oidc_issuer and oidc_audience are set together, or neither is")
+        if self.oidc_issuer is None and not self.local_admin:
+            raise ValueError("local_admin may only be false where oidc_issuer is set: nobody could be admin")
+        if self.oidc_issuer is not None:
+            checked_url(self.oidc_issuer)
         return self
 
     @field_validator("admin_token")

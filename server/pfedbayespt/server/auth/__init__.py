@@ -18,7 +18,15 @@ from pfedbayespt.server.auth.guards import (
     check_declared,
     visible_federation,
 )
-from pfedbayespt.server.auth.principals import AdminCaller, Caller, KeyCaller, Role, SiteCaller, may_see
+from pfedbayespt.server.auth.principals import (
+    AdminCaller,
+    Caller,
+    KeyCaller,
+    PersonCaller,
+    Role,
+    SiteCaller,
+    may_see,
+)
 
 __all__ = [
     "EVERYBODY",
@@ -34,6 +42,7 @@ __all__ = [
     "Managing",
     "Member",
     "Overseeing",
+    "PersonCaller",
     "Predicting",
     "Reading",
     "Role",

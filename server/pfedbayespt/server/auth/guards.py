@@ -3,8 +3,8 @@
 Rules:
 1. Every operation declares who may call it with `Allow(...)`; `check_declared` refuses to start an app with
    one that does not.
-2. A site calls with an access token (`tokens`), others with an API key (`api_keys`), the admin with the admin
-   token; keys and the admin token are compared in constant time.
+2. A site calls with an access token (`tokens`), people with the OpenID provider's if there is one (`people`),
+   others with an API key (`api_keys`), the local admin with the admin token; secrets are compared in constant time.
 3. The principal is loaded anew for every request, so that a suspension or a revocation holds from the next
    request on.
 4. What belongs to another federation, or to another organisation for whom that matters (`may_see`), does not exist
@@ -21,18 +21,19 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 
 from pfedbayespt.protocol import SiteStatus
-from pfedbayespt.server.auth import api_keys, tokens
-from pfedbayespt.server.auth.principals import AdminCaller, Caller, KeyCaller, Role, SiteCaller
+from pfedbayespt.server.auth import api_keys, people, tokens
+from pfedbayespt.server.auth.principals import AdminCaller, Caller, KeyCaller, PersonCaller, Role, SiteCaller
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import AuthenticationRequired, NotFound, PermissionDenied
 from pfedbayespt.server.federations.models import FederationRecord
+from pfedbayespt.server.openid import OpenIdProvider
 from pfedbayespt.server.sites.models import SiteKeyRecord
 
 _BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="bearer",
-    description="The admin token, an API key, or a site's access token (`POST /v1/token`).",
+    description="The admin token, an API key, a site's access token (`POST /v1/token`), or an OpenID token.",
 )
 
 
@@ -49,23 +50,31 @@ class Allow:
     ) -> Caller:
         """Return the caller.
 
-        An API key's requests are counted, per kind of operation, so that nobody takes more than a fair share.
+        Requests of people and with API keys are counted, per kind of operation, so that nobody takes all.
 
         Raises:
             AuthenticationRequired: no credential, or none that is valid now.
             PermissionDenied: a valid one, of somebody who may not do this.
-            RateLimited: too many requests with this key, or of this organisation, within the last minute.
+            RateLimited: too many requests of this caller, or of this organisation, within the last minute.
+            Overloaded: the OpenID provider's keys are needed, and cannot be had now.
         """
         if credentials is None:
             raise AuthenticationRequired(
                 "send the header `Authorization: Bearer <admin token, API key or access token>`"
             )
         caller = _identify(context, credentials.credentials)
-        if caller.role not in self.roles:
+        allowed = self._as_allowed(caller)
+        if allowed is None:
             raise PermissionDenied(f"this operation is for: {', '.join(sorted(self.roles))}")
-        if isinstance(caller, KeyCaller):
-            context.rates.count(caller.api_key_id, caller.organisation, "+".join(sorted(self.roles)))
-        return caller
+        if isinstance(allowed, KeyCaller | PersonCaller):
+            of = allowed.organisation or allowed.actor
+            context.rates.count(allowed.actor, of, "+".join(sorted(self.roles)))
+        return allowed
+
+    def _as_allowed(self, caller: Caller) -> Caller | None:
+        if isinstance(caller, PersonCaller):
+            return caller.acting_as(self.roles)
+        return caller if caller.role in self.roles else None
 
 
 class AllowEverybody(Allow):
@@ -75,15 +84,14 @@ class AllowEverybody(Allow):
         """Let the caller pass."""
 
 
+Steward = AdminCaller | KeyCaller | PersonCaller
 EVERYBODY = Depends(AllowEverybody())
 Admin = Annotated[AdminCaller, Depends(Allow(Role.ADMIN))]
 Site = Annotated[SiteCaller, Depends(Allow(Role.SITE))]
-Steering = Annotated[AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD))]
-Reading = Annotated[AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.AUDITOR))]
-Managing = Annotated[AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.ORG_ADMIN))]
-Overseeing = Annotated[
-    AdminCaller | KeyCaller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.ORG_ADMIN, Role.AUDITOR))
-]
+Steering = Annotated[Steward, Depends(Allow(Role.ADMIN, Role.LEAD))]
+Reading = Annotated[Steward, Depends(Allow(Role.ADMIN, Role.LEAD, Role.AUDITOR))]
+Managing = Annotated[Steward, Depends(Allow(Role.ADMIN, Role.LEAD, Role.ORG_ADMIN))]
+Overseeing = Annotated[Steward, Depends(Allow(Role.ADMIN, Role.LEAD, Role.ORG_ADMIN, Role.AUDITOR))]
 Belonging = Annotated[Caller, Depends(Allow(Role.ADMIN, Role.LEAD, Role.ORG_ADMIN, Role.AUDITOR, Role.SITE))]
 MEMBER = Allow(Role.ADMIN, Role.LEAD, Role.AUDITOR, Role.SITE)
 Member = Annotated[Caller, Depends(MEMBER)]
@@ -123,13 +131,24 @@ def visible_federation(tx: Transaction, caller: Caller, name: str, *, lock: bool
 def _identify(context: Context, credential: str) -> Caller:
     admin_token = context.settings.admin_token.get_secret_value()
     if secrets.compare_digest(credential.encode(), admin_token.encode()):
+        if not context.settings.local_admin:
+            raise tokens.not_valid()
         return AdminCaller()
+    if context.people is not None and context.people.has_issued(credential):
+        return _person(context, context.people, credential)
     with context.database.read() as tx:
         if api_keys.is_one(credential):
             return api_keys.identify(tx, credential)
-        claims = tokens.read_access_token(context.signer, credential, tx.now)
-        key = tx.session.get(SiteKeyRecord, claims.key)
-        return active_site(key, claims.sub)
+        access = tokens.read_access_token(context.signer, credential, tx.now)
+        key = tx.session.get(SiteKeyRecord, access.key)
+        return active_site(key, access.sub)
+
+
+def _person(context: Context, provider: OpenIdProvider, credential: str) -> Caller:
+    claims = provider.verified(credential)  # may ask the provider, so outside of a transaction
+    with context.database.read() as tx:
+        provider.check_times(claims, tx.now)
+        return people.caller_of(tx, claims, context.settings.oidc_roles_claim)
 
 
 def active_site(key: SiteKeyRecord | None, site_id: str) -> SiteCaller:

@@ -89,7 +89,45 @@ class KeyCaller:
         return self.organisation if self.role.is_of_one_organisation else None
 
 
-Caller = AdminCaller | SiteCaller | KeyCaller
+@dataclass(frozen=True)
+class Grant:
+    """A role in one federation; `organisation` is set where the role is for one."""
+
+    role: Role
+    federation_id: str
+    organisation: str | None
+
+
+@dataclass(frozen=True)
+class PersonCaller:
+    """A person, with the roles that the identity provider gives them."""
+
+    actor: str
+    grants: tuple[Grant, ...]
+    organisation: None = None
+    site_id: None = None
+
+    @property
+    def role(self) -> Role:
+        """The first of them; what a role allows is decided by `acting_as` and by federation."""
+        return self.grants[0].role
+
+    def acting_as(self, roles: frozenset[Role]) -> "PersonCaller | None":
+        """Return the person with those of the roles only, None if they have none of them."""
+        grants = tuple(grant for grant in self.grants if grant.role in roles)
+        return PersonCaller(self.actor, grants) if grants else None
+
+    def belongs_to(self, federation_id: str) -> bool:
+        """A person sees the federations in which they have a role."""
+        return any(grant.federation_id == federation_id for grant in self.grants)
+
+    def tenant_in(self, federation_id: str) -> str | None:
+        """A person sees all organisations where they lead or audit, elsewhere the one that they act for."""
+        tenants = [grant.organisation for grant in self.grants if grant.federation_id == federation_id]
+        return None if None in tenants else next(iter(tenants), "")
+
+
+Caller = AdminCaller | SiteCaller | KeyCaller | PersonCaller
 
 
 def may_see(caller: Caller, federation_id: str, organisation: str) -> bool:
