@@ -82,6 +82,14 @@ PRINCIPALS = (
     _key("auditor of another federation", AUDITOR, "beta"),
     _key("predictor of another federation", PREDICTOR, "beta"),
     Principal("admin", frozenset({ADMIN}), federations=None),
+    _stranger("person whose token has expired"),
+    Principal("person without a role"),
+    _key("person who leads", LEAD, "alpha"),
+    _key("person who audits", AUDITOR, "alpha"),
+    _key("person who predicts", PREDICTOR, "alpha"),
+    _tenant("person who administers an organisation", ORG_ADMIN, "alpha"),
+    _key("person who leads another federation", LEAD, "beta"),
+    Principal("person who is an admin", frozenset({ADMIN}), federations=None),
 )
 
 

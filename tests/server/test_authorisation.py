@@ -7,7 +7,7 @@ refused for who asks. What a row of the matrix means: `authorisation_rows.py`.
 import base64
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.server.harness import (
     statement_header,
     upload_headers,
 )
+from tests.server.openid_provider import Provider, ec_key, providing
 
 from pfedbayespt.protocol import SigningKey, TrialStatus, TrialTerms
 from pfedbayespt.server import create_app
@@ -37,6 +38,7 @@ from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.model_versions import repository as versions
 from pfedbayespt.server.trials.models import TrialRecord
 
+AUDIENCE = "coordinator"
 ABOUT_WHO_ASKS = {"authentication_required", "permission_denied", "not_found"}
 
 
@@ -143,6 +145,35 @@ def ended_trial(coordinator: Coordinator, name: str) -> str:
     return trial.id
 
 
+def people(coordinator: Coordinator, provider: Provider) -> dict[str, Caller]:
+    """Return callers with tokens of the provider, in the federations and in their drafts."""
+    with coordinator.context.database.read() as tx:
+        now = int(tx.now.timestamp())
+
+    def person(*roles: str, seconds: int = 900) -> Caller:
+        claims = {"iss": provider.url, "aud": AUDIENCE, "sub": "ada", "iat": now - 900, "exp": now + seconds}
+        return Caller(coordinator.http, provider.token(claims | {"pfedbayespt_roles": list(roles)}))
+
+    leading = {
+        f"{name}{place}": person(f"federation_lead:{federation}{draft}")
+        for name, federation in (
+            ("person who leads", "alpha"),
+            ("person who leads another federation", "beta"),
+        )
+        for place, draft in (("", ""), (", draft", "-draft"))
+    }
+    return leading | {
+        "person whose token has expired": person("admin", seconds=-300),
+        "person without a role": person("staff"),
+        "person who audits": person("auditor:alpha"),
+        "person who predicts": person("predictor:alpha:alpha-clinic"),
+        "person who predicts, draft": person("predictor:alpha-draft:alpha-clinic"),
+        "person who administers an organisation": person("org_admin:alpha:alpha-clinic"),
+        "person who administers an organisation, draft": person("org_admin:alpha-draft:alpha-clinic"),
+        "person who is an admin": person("admin"),
+    }
+
+
 def furnish(coordinator: Coordinator, name: str) -> tuple[list[SiteCaller], Target]:
     """Found a federation with a live round and six sites, the last two of them shut out."""
     coordinator.federation(name, min_sites_to_start=2, quorum=2, num_rounds=1)
@@ -194,7 +225,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @contextmanager
 def inhabited(folder: Path) -> Iterator[World]:
     """Run a coordinator with everything and everybody in it."""
-    with running(settings_for(folder)) as coordinator:
+    with ExitStack() as stack:
+        provider = stack.enter_context(providing(ec_key("ec")))
+        settings = settings_for(folder, oidc_issuer=provider.url, oidc_audience=AUDIENCE)
+        coordinator = stack.enter_context(running(settings))
         (own, sibling, peer, _, suspended, revoked), alpha = furnish(coordinator, "alpha")
         (stranger, *_), beta = furnish(coordinator, "beta")
         http = coordinator.http
@@ -234,6 +268,7 @@ def inhabited(folder: Path) -> Iterator[World]:
             "revoked API key": revoked_api_key(coordinator),
             "spoilt API key": spoilt_api_key(coordinator),
             "admin": coordinator.admin,
+            **people(coordinator, provider),
         }
         yield World(coordinator, callers, [alpha, beta])
 
