@@ -1,5 +1,6 @@
 """Every example of the API's document is a message that the wire contract takes."""
 
+import json
 from typing import Any
 
 import pytest
@@ -39,6 +40,27 @@ def test_every_example_of_an_answer_is_taken_by_its_message(operations: dict[str
                 assert again == content["example"], (name, status)
                 checked += 1
     assert checked >= 30
+
+
+TAKES_NO_JSON = {"application/octet-stream", "image/jpeg", "image/png", "image/webp", "multipart/form-data"}
+
+
+def test_every_request_has_an_example_that_its_message_takes(operations: dict[str, Any]) -> None:
+    checked = 0
+    for name, operation in operations.items():
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+            if media_type in TAKES_NO_JSON or media_type.endswith("safetensors"):
+                continue
+            assert "example" in content, f"{name} needs an example: say `asks=` in documented()"
+            schema = content["schema"]
+            message = message_named(schema.get("title") or schema.get("$ref", "").rpartition("/")[2])
+            if message is None:
+                assert name.endswith("/infer"), name  # the Open Inference Protocol's own
+                continue
+            parsed = message.model_validate_json(json.dumps(content["example"]))
+            assert parsed.model_dump(mode="json", exclude_none=True) == content["example"], name
+            checked += 1
+    assert checked == 13
 
 
 def test_every_example_of_a_problem_is_a_problem(operations: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ _GUARDED = (ProblemType.AUTHENTICATION_REQUIRED, ProblemType.PERMISSION_DENIED)
 def documented(
     summary: str,
     *problems: ProblemType,
+    asks: Message | None = None,
     example: Message | None = None,
     status: int = 200,
     repeatable: bool = False,
@@ -45,8 +46,8 @@ def documented(
 ) -> dict[str, Any]:
     """Return the keyword arguments of a route decorator that document the operation.
 
-    `problems` are those that are special to it; those of every operation are added. `repeatable`: the same request
-    again is answered with 200 and the same content.
+    `problems` are those that are special to it; those of every operation are added. `asks` and `example` are a
+    request's body and its answer. `repeatable`: the same request again is answered with 200 and the same content.
     """
     every = (*(_GUARDED if guarded else ()), *problems, *_ALWAYS)
     responses: dict[int | str, dict[str, Any]] = problem_responses(every)
@@ -55,7 +56,18 @@ def documented(
         responses[status] = answer
         if repeatable:
             responses[200] = {"description": "The same as before: it was there already", **answer}
-    return {"summary": summary, "status_code": status, "responses": responses}
+    operation = {"summary": summary, "status_code": status, "responses": responses}
+    return operation if asks is None else operation | {"openapi_extra": asking(asks)}
+
+
+def asking(body: Message, media_type: str = "application/json") -> dict[str, Any]:
+    """Return the OpenAPI extra that shows an example of the body."""
+    return {"requestBody": {"content": {media_type: {"example": sent(body)}}}}
+
+
+def sent(body: Message) -> dict[str, Any]:
+    """Return a request as callers send it: what may be left out is left out where it says nothing."""
+    return body.model_dump(mode="json", exclude_none=True)
 
 
 def problem_responses(problems: Iterable[ProblemType]) -> dict[int | str, dict[str, Any]]:

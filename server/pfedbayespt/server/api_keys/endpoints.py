@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from pfedbayespt.protocol import ApiKey, ApiKeyCreate, NewApiKey, Page, ProblemType
-from pfedbayespt.server import examples
+from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.api_keys import service
 from pfedbayespt.server.auth import Reading, Steering, visible_federation
 from pfedbayespt.server.context import ContextDep
@@ -16,7 +16,13 @@ router = APIRouter(prefix="/v1", tags=["keys"])
 
 @router.post(
     "/federations/{name}/api-keys",
-    **documented("Make an API key", ProblemType.NOT_FOUND, example=examples.NEW_API_KEY, status=201),
+    **documented(
+        "Make an API key",
+        ProblemType.NOT_FOUND,
+        asks=request_examples.API_KEY,
+        example=examples.NEW_API_KEY,
+        status=201,
+    ),
 )
 def create_api_key(
     name: FederationName, body: ApiKeyCreate, context: ContextDep, caller: Steering

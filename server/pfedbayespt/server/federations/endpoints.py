@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import Federation, FederationCreate, ModelVersion, Page, ProblemType
-from pfedbayespt.server import examples
+from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Admin, Belonging, Caller, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
@@ -27,7 +27,13 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
 
 @router.post(
     "",
-    **documented("Create a federation", ProblemType.ALREADY_EXISTS, example=examples.FEDERATION, status=201),
+    **documented(
+        "Create a federation",
+        ProblemType.ALREADY_EXISTS,
+        asks=request_examples.FEDERATION,
+        example=examples.FEDERATION,
+        status=201,
+    ),
 )
 def create_federation(body: FederationCreate, context: ContextDep, caller: Admin) -> Federation:
     """Create a draft. Next: put its initial parameters, then activate it."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
 from pfedbayespt.protocol import Evaluation, ModelVersion, Page, ProblemType, SiteEvaluation
-from pfedbayespt.server import examples
+from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Member, Site, Steering, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.errors import PermissionDenied
@@ -77,6 +77,7 @@ def download_parameters(
         "Report an evaluation",
         ProblemType.NOT_FOUND,
         ProblemType.EVALUATION_CONFLICT,
+        asks=request_examples.EVALUATION,
         example=examples.SITE_EVALUATION,
     ),
 )

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from pfedbayespt.protocol import Organisation, OrganisationCreate, Page, ProblemType
-from pfedbayespt.server import examples
+from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Admin, Belonging, Overseeing, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.openapi import documented
@@ -19,6 +19,7 @@ router = APIRouter(prefix="/v1", tags=["organisations"])
     **documented(
         "Make an organisation known",
         ProblemType.ALREADY_EXISTS,
+        asks=request_examples.ORGANISATION,
         example=examples.ORGANISATION.model_copy(update={"federations": ()}),
         status=201,
     ),

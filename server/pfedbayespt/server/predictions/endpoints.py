@@ -21,10 +21,10 @@ from pfedbayespt.protocol import (
     Uncertainty,
     digest_of_bytes,
 )
-from pfedbayespt.server import problems
+from pfedbayespt.server import problems, request_examples
 from pfedbayespt.server.auth import Caller, Predicting
 from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected
-from pfedbayespt.server.openapi import documented
+from pfedbayespt.server.openapi import documented, sent
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions import trying
 from pfedbayespt.server.predictions.admission import Admission, Ticket
@@ -74,7 +74,10 @@ _BODY: Final[dict[str, Any]] = {
             FORM_TYPE: {
                 "schema": {"type": "object", "required": [IMAGE_PART], "properties": {IMAGE_PART: _FILE}}
             },
-            JSON_TYPE: {"schema": PredictionRequest.model_json_schema()},
+            JSON_TYPE: {
+                "schema": PredictionRequest.model_json_schema(),
+                "example": sent(request_examples.PREDICTION),
+            },
         },
     }
 }
@@ -102,7 +105,10 @@ _BATCH_BODY: Final[dict[str, Any]] = {
                     "properties": {IMAGE_PART: {"type": "array", "items": _FILE}},
                 }
             },
-            JSON_TYPE: {"schema": BatchRequest.model_json_schema()},
+            JSON_TYPE: {
+                "schema": BatchRequest.model_json_schema(),
+                "example": sent(request_examples.PREDICTIONS),
+            },
         },
     }
 }

@@ -17,7 +17,7 @@ from pfedbayespt.protocol import (
     SiteStatus,
 )
 from pfedbayespt.protocol import Site as SiteMessage
-from pfedbayespt.server import examples
+from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import (
     EVERYBODY,
     Caller,
@@ -44,7 +44,13 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
 
 @router.post(
     "/federations/{name}/enrolment-tokens",
-    **documented("Create an enrolment token", *_CHANGE, example=examples.ENROLMENT_TOKEN, status=201),
+    **documented(
+        "Create an enrolment token",
+        *_CHANGE,
+        asks=request_examples.ENROLMENT_TOKEN,
+        example=examples.ENROLMENT_TOKEN,
+        status=201,
+    ),
 )
 def create_enrolment_token(
     name: FederationName, body: EnrolmentTokenCreate, context: ContextDep, caller: Managing
@@ -67,6 +73,7 @@ def create_enrolment_token(
         ProblemType.ENROLMENT_TOKEN_REFUSED,
         ProblemType.ALREADY_EXISTS,
         ProblemType.SIGNATURE_REJECTED,
+        asks=request_examples.SITE,
         example=examples.SITE_ENROLMENT,
         status=201,
         guarded=False,
@@ -108,6 +115,7 @@ def read_assignment(context: ContextDep, caller: Site) -> Assignment:
         "Leave the federation",
         ProblemType.SIGNATURE_REJECTED,
         ProblemType.TRANSITION_NOT_ALLOWED,
+        asks=request_examples.LEAVE,
         example=examples.SITE.model_copy(update={"status": SiteStatus.REVOKED}),
     ),
 )

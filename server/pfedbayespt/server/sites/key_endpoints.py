@@ -15,11 +15,11 @@ from pfedbayespt.protocol import (
     SiteKeyRetire,
     TokenRequest,
 )
-from pfedbayespt.server import examples
+from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import EVERYBODY, Site
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.federations import repository as federations
-from pfedbayespt.server.openapi import documented
+from pfedbayespt.server.openapi import asking, documented
 from pfedbayespt.server.paths import KeyIdInPath
 from pfedbayespt.server.sites import keys, repository
 
@@ -46,6 +46,7 @@ def read_identity(context: ContextDep) -> CoordinatorIdentity:
         example=examples.ACCESS_TOKEN,
         guarded=False,
     ),
+    openapi_extra=asking(request_examples.ACCESS_TOKEN, "application/x-www-form-urlencoded"),
 )
 def get_access_token(body: Annotated[TokenRequest, Form()], context: ContextDep) -> AccessToken:
     """Exchange an assertion that a site signed (RFC 7523, `private_key_jwt`) for a token that is good for minutes.
@@ -72,6 +73,7 @@ def list_keys(context: ContextDep, caller: Site) -> Page[SiteKey]:
         ProblemType.SIGNATURE_REJECTED,
         ProblemType.ALREADY_EXISTS,
         ProblemType.TRANSITION_NOT_ALLOWED,
+        asks=request_examples.KEY,
         example=examples.SITE_KEY,
     ),
 )
@@ -85,7 +87,11 @@ def add_key(body: SiteKeyAdd, context: ContextDep, caller: Site) -> SiteKey:
 @router.post(
     "/v1/sites/me/keys/{key_id}/retire",
     **documented(
-        "Retire a key", ProblemType.NOT_FOUND, ProblemType.SIGNATURE_REJECTED, example=examples.SITE_KEY
+        "Retire a key",
+        ProblemType.NOT_FOUND,
+        ProblemType.SIGNATURE_REJECTED,
+        asks=request_examples.RETIRED_KEY,
+        example=examples.SITE_KEY,
     ),
 )
 def retire_key(key_id: KeyIdInPath, body: SiteKeyRetire, context: ContextDep, caller: Site) -> SiteKey:

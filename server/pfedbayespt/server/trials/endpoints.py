@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from pfedbayespt.protocol import Page, ProblemType, Trial, TrialCreate
-from pfedbayespt.server import examples
+from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Reading, Steering, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.openapi import documented
@@ -21,6 +21,7 @@ router = APIRouter(prefix="/v1/federations/{name}/trials", tags=["predictions"])
         ProblemType.NOT_FOUND,
         ProblemType.NO_SERVING_VERSION,
         ProblemType.TRANSITION_NOT_ALLOWED,
+        asks=request_examples.TRIAL,
         example=examples.TRIAL,
         status=201,
     ),
