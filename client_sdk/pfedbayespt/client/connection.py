@@ -91,11 +91,19 @@ class Connection:
             return parse(self.send("POST", path), answer)
         return parse(self.send("POST", path, body=to_json(message), media_type="application/json"), answer)
 
-    def pages(self, path: str, item: type[Item], page_size: int = 100) -> Iterator[Item]:
-        """Yield the items of a list, asking for one page after the other."""
+    def pages(
+        self, path: str, item: type[Item], page_size: int = 100, **wanted: QueryValue
+    ) -> Iterator[Item]:
+        """Yield the items of a list, or those that are `wanted`, asking for one page after the other."""
         cursor: str | None = None
         while True:
-            page = self.get(path, Page[item], cursor=cursor, limit=page_size)  # type: ignore[valid-type]
+            page = self.get(
+                path,
+                Page[item],  # type: ignore[valid-type]
+                cursor=cursor,
+                limit=page_size,
+                **wanted,
+            )
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:

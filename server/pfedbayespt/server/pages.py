@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Query
 from sqlalchemy import Select, literal, tuple_
@@ -44,6 +44,7 @@ def _page_request(
 
 
 PageDep = Annotated[PageRequest, Depends(_page_request)]
+OfStatus: Final = Query(description="Those of this status alone.")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Order:
 
     columns: tuple[InstrumentedAttribute[Any], ...]
     newest_first: bool = False
+
+
+def matching(query: Select[Row], **wanted: Any) -> Select[Row]:
+    """Return the query for those rows of its ORM class that have these values; None: any value."""
+    return query.filter_by(**{name: value for name, value in wanted.items() if value is not None})
 
 
 def fetch_page(

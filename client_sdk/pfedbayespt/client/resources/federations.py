@@ -14,6 +14,7 @@ from pfedbayespt.protocol import (
     Federation,
     FederationCreate,
     FederationSpecification,
+    FederationStatus,
     ModelVersion,
     NewApiKey,
 )
@@ -30,9 +31,9 @@ class Federations:
         message = FederationCreate(name=name, specification=specification)
         return self._connection.post("/v1/federations", Federation, message)
 
-    def list(self) -> Iterator[Federation]:
+    def list(self, *, status: FederationStatus | None = None) -> Iterator[Federation]:
         """Yield all federations, oldest first (admin)."""
-        return self._connection.pages("/v1/federations", Federation)
+        return self._connection.pages("/v1/federations", Federation, status=status)
 
     def get(self, name: str) -> Federation:
         """Return one federation."""

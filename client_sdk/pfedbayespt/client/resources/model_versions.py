@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from pfedbayespt.client.connection import Connection, parse, segment, to_json
 from pfedbayespt.client.errors import IntegrityError
-from pfedbayespt.protocol import Evaluation, Lineage, ModelVersion, SiteEvaluation, digest_of_bytes
+from pfedbayespt.protocol import (
+    Evaluation,
+    Lineage,
+    ModelVersion,
+    ModelVersionStatus,
+    SiteEvaluation,
+    digest_of_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -14,9 +21,11 @@ class ModelVersions:
 
     _connection: Connection
 
-    def list(self, federation: str) -> Iterator[ModelVersion]:
+    def list(self, federation: str, *, status: ModelVersionStatus | None = None) -> Iterator[ModelVersion]:
         """Yield the federation's versions, newest first."""
-        return self._connection.pages(f"/v1/federations/{segment(federation)}/model-versions", ModelVersion)
+        return self._connection.pages(
+            f"/v1/federations/{segment(federation)}/model-versions", ModelVersion, status=status
+        )
 
     def get(self, federation: str, number: int) -> ModelVersion:
         """Return one version."""

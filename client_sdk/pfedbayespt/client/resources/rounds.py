@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pfedbayespt.client.connection import Connection, segment
-from pfedbayespt.protocol import Round
+from pfedbayespt.protocol import Round, RoundStatus
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,9 @@ class Rounds:
 
     _connection: Connection
 
-    def list(self, federation: str) -> Iterator[Round]:
+    def list(self, federation: str, *, status: RoundStatus | None = None) -> Iterator[Round]:
         """Yield the federation's rounds, newest first."""
-        return self._connection.pages(f"/v1/federations/{segment(federation)}/rounds", Round)
+        return self._connection.pages(f"/v1/federations/{segment(federation)}/rounds", Round, status=status)
 
     def start(self, federation: str) -> Round:
         """Start a round now (admin)."""

@@ -16,6 +16,7 @@ from pfedbayespt.protocol import (
     SiteKeyAdd,
     SiteKeyRetire,
     SiteLeave,
+    SiteStatus,
 )
 
 
@@ -61,9 +62,13 @@ class Sites:
         """Leave the federation for good, signed with a live key (site)."""
         return self._connection.post("/v1/sites/me/leave", Site, request)
 
-    def list(self, federation: str) -> Iterator[Site]:
+    def list(
+        self, federation: str, *, status: SiteStatus | None = None, organisation: str | None = None
+    ) -> Iterator[Site]:
         """Yield the federation's sites, oldest first (admin)."""
-        return self._connection.pages(f"/v1/federations/{segment(federation)}/sites", Site)
+        return self._connection.pages(
+            f"/v1/federations/{segment(federation)}/sites", Site, status=status, organisation=organisation
+        )
 
     def suspend(self, site_id: str) -> Site:
         """Ask nothing of the site, and take nothing from it, until it is reinstated (admin)."""

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pfedbayespt.client.connection import Connection, parse, segment, to_json
 from pfedbayespt.client.errors import IntegrityError
 from pfedbayespt.client.resources._files import send_tensor_file
-from pfedbayespt.protocol import STATEMENT_HEADER, Receipt, Update, UpdateStatement, digest_of_bytes
+from pfedbayespt.protocol import (
+    STATEMENT_HEADER,
+    Receipt,
+    Update,
+    UpdateStatement,
+    UpdateStatus,
+    digest_of_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class Updates:
             raise IntegrityError(f"update {update_id} should be {digest}, but {actual} arrived")
         return content
 
-    def list(self, round_id: str) -> Iterator[Update]:
+    def list(self, round_id: str, *, status: UpdateStatus | None = None) -> Iterator[Update]:
         """Yield the round's updates (admin)."""
-        return self._connection.pages(f"/v1/rounds/{segment(round_id)}/updates", Update)
+        return self._connection.pages(f"/v1/rounds/{segment(round_id)}/updates", Update, status=status)
 
     def get(self, update_id: str) -> Update:
         """Return one update (admin)."""

@@ -1,6 +1,8 @@
 """Recording, listing and verifying events; how they are chained: `protocol.events`."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import JsonValue
 from sqlalchemy import select
@@ -10,9 +12,22 @@ from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.events import repository
 from pfedbayespt.server.events.models import EventRecord
 from pfedbayespt.server.federations.models import FederationRecord
-from pfedbayespt.server.pages import Order, PageRequest, fetch_page
+from pfedbayespt.server.pages import Order, PageRequest, fetch_page, matching
 
 _ORDER = Order((EventRecord.id,))
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events are wanted; None: whatever theirs is."""
+
+    action: str | None = None
+    subject: str | None = None
+    actor: str | None = None
+    since: datetime | None = None
+
+
+EVERY_EVENT = EventFilter()
 
 
 def record(tx: Transaction, federation_id: str, action: str, subject: str, **details: JsonValue) -> None:
@@ -32,13 +47,18 @@ def record(tx: Transaction, federation_id: str, action: str, subject: str, **det
     tx.session.flush()
 
 
-def list_page(tx: Transaction, federation: FederationRecord, request: PageRequest) -> Page[Event]:
-    """Return a page of the federation's events, oldest first."""
+def list_page(
+    tx: Transaction, federation: FederationRecord, request: PageRequest, wanted: EventFilter = EVERY_EVENT
+) -> Page[Event]:
+    """Return a page of the federation's events, or of those that are wanted, oldest first."""
 
     def to_messages(rows: Sequence[EventRecord]) -> list[Event]:
         return [_to_message(row, federation.name) for row in rows]
 
     query = select(EventRecord).where(EventRecord.federation_id == federation.id)
+    query = matching(query, action=wanted.action, subject=wanted.subject, actor=wanted.actor)
+    if wanted.since is not None:
+        query = query.where(EventRecord.occurred_at >= wanted.since)
     return fetch_page(tx, query, _ORDER, request, to_messages)
 
 

@@ -1,11 +1,19 @@
 """HTTP operations on federations."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from pfedbayespt.protocol import Federation, FederationCreate, ModelVersion, Page, ProblemType
+from pfedbayespt.protocol import (
+    Federation,
+    FederationCreate,
+    FederationStatus,
+    ModelVersion,
+    Page,
+    ProblemType,
+)
 from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Admin, Belonging, Caller, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
@@ -17,7 +25,7 @@ from pfedbayespt.server.media_types import require_tensor_file
 from pfedbayespt.server.model_versions import initial, manifests
 from pfedbayespt.server.model_versions import service as versions
 from pfedbayespt.server.openapi import documented, tensor_body
-from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.pages import OfStatus, PageDep
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.uploads import announced_body, receive_body
 
@@ -42,10 +50,15 @@ def create_federation(body: FederationCreate, context: ContextDep, caller: Admin
 
 
 @router.get("", **documented("List federations", example=examples.FEDERATIONS))
-def list_federations(context: ContextDep, _: Admin, page: PageDep) -> Page[Federation]:
+def list_federations(
+    context: ContextDep,
+    _: Admin,
+    page: PageDep,
+    status: Annotated[FederationStatus | None, OfStatus] = None,
+) -> Page[Federation]:
     """List all federations, oldest first."""
     with context.database.read() as tx:
-        return service.list_page(tx, page)
+        return service.list_page(tx, page, status)
 
 
 @router.get("/{name}", **documented("Read a federation", ProblemType.NOT_FOUND, example=examples.FEDERATION))

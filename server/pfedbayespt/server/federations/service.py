@@ -20,7 +20,7 @@ from pfedbayespt.server.events import service as events
 from pfedbayespt.server.federations import lifecycle, repository
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.identifiers import new_id
-from pfedbayespt.server.pages import Order, PageRequest, fetch_page
+from pfedbayespt.server.pages import Order, PageRequest, fetch_page, matching
 from pfedbayespt.server.rounds import service as rounds
 
 _ORDER = Order((FederationRecord.created_at, FederationRecord.id))
@@ -101,13 +101,16 @@ def archive(tx: Transaction, federation: FederationRecord) -> None:
     rounds.abandon_live(tx, federation, "the federation was archived")
 
 
-def list_page(tx: Transaction, request: PageRequest) -> Page[Federation]:
-    """Return a page of all federations, oldest first."""
+def list_page(
+    tx: Transaction, request: PageRequest, status: FederationStatus | None = None
+) -> Page[Federation]:
+    """Return a page of all federations, or of those of a status, oldest first."""
 
     def to_messages(rows: Sequence[FederationRecord]) -> list[Federation]:
         return describe_all(tx, rows)
 
-    return fetch_page(tx, select(FederationRecord), _ORDER, request, to_messages)
+    query = matching(select(FederationRecord), status=status)
+    return fetch_page(tx, query, _ORDER, request, to_messages)
 
 
 def describe(tx: Transaction, federation: FederationRecord) -> Federation:

@@ -7,7 +7,14 @@ from typing import Annotated, BinaryIO
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
-from pfedbayespt.protocol import Evaluation, ModelVersion, Page, ProblemType, SiteEvaluation
+from pfedbayespt.protocol import (
+    Evaluation,
+    ModelVersion,
+    ModelVersionStatus,
+    Page,
+    ProblemType,
+    SiteEvaluation,
+)
 from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Member, Site, Steering, visible_federation
 from pfedbayespt.server.context import ContextDep
@@ -16,7 +23,7 @@ from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
 from pfedbayespt.server.model_versions import promotion, service
 from pfedbayespt.server.openapi import documented
-from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.pages import OfStatus, PageDep
 from pfedbayespt.server.paths import FederationName, SiteId, VersionNumber
 
 router = APIRouter(prefix="/v1/federations/{name}/model-versions", tags=["model versions"])
@@ -25,12 +32,16 @@ _CHUNK_BYTES = 2**18
 
 @router.get("", **documented("List versions", ProblemType.NOT_FOUND, example=examples.MODEL_VERSIONS))
 def list_model_versions(
-    name: FederationName, context: ContextDep, caller: Member, page: PageDep
+    name: FederationName,
+    context: ContextDep,
+    caller: Member,
+    page: PageDep,
+    status: Annotated[ModelVersionStatus | None, OfStatus] = None,
 ) -> Page[ModelVersion]:
     """List the federation's model versions, newest first. A site sees its own organisation's evaluations alone."""
     with context.database.read() as tx:
         federation = visible_federation(tx, caller, name)
-        return service.list_page(tx, federation, page, caller.tenant_in(federation.id))
+        return service.list_page(tx, federation, page, caller.tenant_in(federation.id), status)
 
 
 @router.get(

@@ -30,7 +30,7 @@ from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.model_versions import lifecycle, repository
 from pfedbayespt.server.model_versions.initial import INITIAL_NUMBER, File
 from pfedbayespt.server.model_versions.models import EvaluationRecord, ModelVersionRecord
-from pfedbayespt.server.pages import Order, PageRequest, fetch_page
+from pfedbayespt.server.pages import Order, PageRequest, fetch_page, matching
 from pfedbayespt.server.rounds.models import RoundInput, RoundRecord
 from pfedbayespt.server.trials import ending as trials
 
@@ -110,7 +110,11 @@ def find(tx: Transaction, federation: FederationRecord, number: int) -> ModelVer
 
 
 def list_page(
-    tx: Transaction, federation: FederationRecord, request: PageRequest, tenant: str | None = None
+    tx: Transaction,
+    federation: FederationRecord,
+    request: PageRequest,
+    tenant: str | None = None,
+    status: ModelVersionStatus | None = None,
 ) -> Page[ModelVersion]:
     """Return a page of the federation's versions, newest first, as one organisation sees them if it is given."""
 
@@ -118,7 +122,7 @@ def list_page(
         return [describe(row, federation.name, tenant) for row in rows]
 
     query = repository.with_lineage().where(ModelVersionRecord.federation_id == federation.id)
-    return fetch_page(tx, query, _NEWEST_FIRST, request, to_messages)
+    return fetch_page(tx, matching(query, status=status), _NEWEST_FIRST, request, to_messages)
 
 
 def evaluate(

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Annotated
 
 from fastapi import APIRouter
 
-from pfedbayespt.protocol import Page, ProblemType, Round
+from pfedbayespt.protocol import Page, ProblemType, Round, RoundStatus
 from pfedbayespt.server import examples
 from pfedbayespt.server.auth import Caller, Member, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.openapi import documented
-from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.pages import OfStatus, PageDep
 from pfedbayespt.server.paths import FederationName, RoundId
 from pfedbayespt.server.rounds import progress, service
 from pfedbayespt.server.rounds.models import RoundRecord
@@ -34,10 +35,16 @@ def start_round(name: FederationName, context: ContextDep, caller: Steering) -> 
 @router.get(
     "/federations/{name}/rounds", **documented("List rounds", ProblemType.NOT_FOUND, example=examples.ROUNDS)
 )
-def list_rounds(name: FederationName, context: ContextDep, caller: Member, page: PageDep) -> Page[Round]:
+def list_rounds(
+    name: FederationName,
+    context: ContextDep,
+    caller: Member,
+    page: PageDep,
+    status: Annotated[RoundStatus | None, OfStatus] = None,
+) -> Page[Round]:
     """List the federation's rounds, newest first."""
     with context.database.read() as tx:
-        return service.list_page(tx, visible_federation(tx, caller, name), page)
+        return service.list_page(tx, visible_federation(tx, caller, name), page, status)
 
 
 @router.get("/rounds/{round_id}", **documented("Read a round", ProblemType.NOT_FOUND, example=examples.ROUND))

@@ -12,7 +12,15 @@ from datetime import timedelta
 
 from sqlalchemy.exc import IntegrityError
 
-from pfedbayespt.protocol import FederationStatus, Page, Round, RoundPolicy, RoundTask, UpdateStatus
+from pfedbayespt.protocol import (
+    FederationStatus,
+    Page,
+    Round,
+    RoundPolicy,
+    RoundStatus,
+    RoundTask,
+    UpdateStatus,
+)
 from pfedbayespt.server.auth import Caller
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace, NotFound, TransitionNotAllowed
@@ -22,7 +30,7 @@ from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.identifiers import new_id
 from pfedbayespt.server.model_versions import repository as versions
 from pfedbayespt.server.model_versions import service as version_service
-from pfedbayespt.server.pages import Order, PageRequest, fetch_page
+from pfedbayespt.server.pages import Order, PageRequest, fetch_page, matching
 from pfedbayespt.server.rounds import lifecycle, repository
 from pfedbayespt.server.rounds.models import RoundRecord, RoundSite
 from pfedbayespt.server.updates import lifecycle as updates
@@ -128,14 +136,16 @@ def find(tx: Transaction, caller: Caller, round_id: str, *, lock: bool = False) 
     return round_
 
 
-def list_page(tx: Transaction, federation: FederationRecord, request: PageRequest) -> Page[Round]:
-    """Return a page of the federation's rounds, newest first."""
+def list_page(
+    tx: Transaction, federation: FederationRecord, request: PageRequest, status: RoundStatus | None = None
+) -> Page[Round]:
+    """Return a page of the federation's rounds, of one status if it is given, newest first."""
 
     def to_messages(rows: Sequence[RoundRecord]) -> list[Round]:
         return describe_all(tx, rows)
 
     query = repository.with_relations().where(RoundRecord.federation_id == federation.id)
-    return fetch_page(tx, query, _NEWEST_FIRST, request, to_messages)
+    return fetch_page(tx, matching(query, status=status), _NEWEST_FIRST, request, to_messages)
 
 
 def describe(tx: Transaction, round_: RoundRecord) -> Round:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from pfedbayespt.protocol import (
     Assignment,
@@ -32,7 +33,7 @@ from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import NotFound
 from pfedbayespt.server.openapi import documented
-from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.pages import OfStatus, PageDep
 from pfedbayespt.server.paths import FederationName, SiteId
 from pfedbayespt.server.sites import lifecycle, repository, service
 from pfedbayespt.server.sites.assignment import assignment_of
@@ -135,12 +136,20 @@ def leave_federation(body: SiteLeave, context: ContextDep, caller: Site) -> Site
     "/federations/{name}/sites", **documented("List sites", ProblemType.NOT_FOUND, example=examples.SITES)
 )
 def list_sites(
-    name: FederationName, context: ContextDep, caller: Overseeing, page: PageDep
+    name: FederationName,
+    context: ContextDep,
+    caller: Overseeing,
+    page: PageDep,
+    status: Annotated[SiteStatus | None, OfStatus] = None,
+    organisation: Annotated[str | None, Query(description="Those of this one alone.")] = None,
 ) -> Page[SiteMessage]:
     """List the federation's sites, oldest first; an organisation's own admin sees its own alone."""
     with context.database.read() as tx:
         federation = visible_federation(tx, caller, name)
-        return service.list_page(tx, federation, page, caller.tenant_in(federation.id))
+        tenant = caller.tenant_in(federation.id)
+        if None not in {tenant, organisation} and tenant != organisation:
+            raise NotFound(f"there is no organisation {organisation!r}")
+        return service.list_page(tx, federation, page, organisation=tenant or organisation, status=status)
 
 
 @router.post("/sites/{site_id}/suspend", **documented("Suspend a site", *_CHANGE, example=examples.SITE))

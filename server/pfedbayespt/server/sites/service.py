@@ -32,7 +32,7 @@ from pfedbayespt.server.federations import repository as federations
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.identifiers import new_id, new_secret, sha256_hex
 from pfedbayespt.server.organisations import service as organisations
-from pfedbayespt.server.pages import Order, PageRequest, fetch_page
+from pfedbayespt.server.pages import Order, PageRequest, fetch_page, matching
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.sites import keys, lifecycle, repository
 from pfedbayespt.server.sites.models import EnrolmentTokenRecord, SiteRecord
@@ -153,16 +153,20 @@ def leave(tx: Transaction, caller: SiteCaller, request: SiteLeave) -> SiteRecord
 
 
 def list_page(
-    tx: Transaction, federation: FederationRecord, request: PageRequest, tenant: str | None = None
+    tx: Transaction,
+    federation: FederationRecord,
+    request: PageRequest,
+    *,
+    organisation: str | None = None,
+    status: SiteStatus | None = None,
 ) -> Page[Site]:
-    """Return a page of the federation's sites, those of one organisation if it is given, oldest first."""
+    """Return a page of the federation's sites, oldest first: all, or those of an organisation or a status."""
 
     def to_messages(rows: Sequence[SiteRecord]) -> list[Site]:
         return [describe(row, federation.name) for row in rows]
 
     query = select(SiteRecord).where(SiteRecord.federation_id == federation.id)
-    if tenant is not None:
-        query = query.where(SiteRecord.organisation == tenant)
+    query = matching(query, organisation=organisation, status=status)
     return fetch_page(tx, query, _ORDER, request, to_messages)
 
 

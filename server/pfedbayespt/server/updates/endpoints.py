@@ -1,11 +1,12 @@
 """HTTP operations on updates."""
 
 import time
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from pfedbayespt.protocol import Page, ProblemType, Receipt, Update, UpdateStatement
+from pfedbayespt.protocol import Page, ProblemType, Receipt, Update, UpdateStatement, UpdateStatus
 from pfedbayespt.server import examples
 from pfedbayespt.server.auth import Reading, Site, SiteCaller
 from pfedbayespt.server.blobs import TemporaryBlob
@@ -14,7 +15,7 @@ from pfedbayespt.server.errors import UpdateRejected
 from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.media_types import require_tensor_file
 from pfedbayespt.server.openapi import documented, tensor_body
-from pfedbayespt.server.pages import PageDep
+from pfedbayespt.server.pages import OfStatus, PageDep
 from pfedbayespt.server.paths import RoundId, SiteId, UpdateId
 from pfedbayespt.server.rounds import service as rounds
 from pfedbayespt.server.updates import service, statements
@@ -86,10 +87,16 @@ async def submit_update(
     "/rounds/{round_id}/updates",
     **documented("List a round's updates", ProblemType.NOT_FOUND, example=examples.UPDATES),
 )
-def list_updates(round_id: RoundId, context: ContextDep, caller: Reading, page: PageDep) -> Page[Update]:
+def list_updates(
+    round_id: RoundId,
+    context: ContextDep,
+    caller: Reading,
+    page: PageDep,
+    status: Annotated[UpdateStatus | None, OfStatus] = None,
+) -> Page[Update]:
     """List what was submitted in a round, oldest first, quarantined updates too."""
     with context.database.read() as tx:
-        return service.list_page(tx, rounds.find(tx, caller, round_id), page)
+        return service.list_page(tx, rounds.find(tx, caller, round_id), page, status)
 
 
 @router.get(

@@ -39,7 +39,7 @@ from pfedbayespt.server.errors import (
     UpdateRejected,
 )
 from pfedbayespt.server.identifiers import new_id
-from pfedbayespt.server.pages import Order, PageRequest, fetch_page
+from pfedbayespt.server.pages import Order, PageRequest, fetch_page, matching
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.rounds import service as round_service
 from pfedbayespt.server.rounds.lateness import Place, place_of
@@ -159,14 +159,16 @@ def find(tx: Transaction, caller: Caller, update_id: str) -> UpdateRecord:
     return update
 
 
-def list_page(tx: Transaction, round_: RoundRecord, request: PageRequest) -> Page[Update]:
-    """Return a page of the round's updates, oldest first."""
+def list_page(
+    tx: Transaction, round_: RoundRecord, request: PageRequest, status: UpdateStatus | None = None
+) -> Page[Update]:
+    """Return a page of the round's updates, of one status if it is given, oldest first."""
 
     def to_messages(rows: Sequence[UpdateRecord]) -> list[Update]:
         return describe_all(tx, rows)
 
     query = select(UpdateRecord).where(UpdateRecord.round_id == round_.id)
-    return fetch_page(tx, query, _ORDER, request, to_messages)
+    return fetch_page(tx, matching(query, status=status), _ORDER, request, to_messages)
 
 
 def describe(tx: Transaction, update: UpdateRecord) -> Update:
