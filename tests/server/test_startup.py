@@ -152,7 +152,7 @@ def test_an_inference_process_runs_no_coordinator_operations(tmp_path: Path) -> 
     paths = set(create_app(settings).openapi()["paths"])
     predictions = "/v1/federations/{name}/predictions"
     ours = {path for path in paths if not path.startswith("/v2")}
-    assert ours == {predictions, f"{predictions}/batch", "/livez", "/readyz"}
+    assert ours == {predictions, f"{predictions}/batch", "/v1/feature-cache", "/livez", "/readyz"}
 
 
 def test_the_worker_thread_does_the_work_and_stops_with_the_app(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@
     ├── PermissionDenied          ├── UpdateTooStale           ├── ImageRejected
     ├── NotFound                  ├── NotInCohort              ├── NoServingVersion
     ├── MethodNotAllowed          ├── UpdateConflict           ├── InferenceUnavailable
-    ├── AlreadyExists             ├── UpdateRejected           ├── Overloaded ── StorageUnavailable
-    ├── EnrolmentTokenRefused     ├── ParametersRejected       ├── StorageExhausted
-    ├── TransitionNotAllowed      ├── DigestMismatch           ├── ProtocolMismatch
-    │   └── LostRace              ├── EvaluationConflict       └── InternalError
-                                  ├── SignatureRejected
+    ├── AlreadyExists             ├── UpdateRejected           ├── Overloaded
+    ├── EnrolmentTokenRefused     ├── ParametersRejected       │   └── StorageUnavailable
+    ├── TransitionNotAllowed      ├── DigestMismatch           ├── StorageExhausted
+    │   └── LostRace              ├── EvaluationConflict       ├── ProtocolMismatch
+                                  ├── SignatureRejected        └── InternalError
                                   ├── RateLimited
                                   ├── BodyTooLarge
                                   ├── QuotaExceeded
