@@ -149,19 +149,43 @@ def test_transparency_shows_white():
     np.testing.assert_allclose(image[0], [(255, 255, 255), (227, 127, 127), (200, 0, 0)], atol=1)
 
 
-def test_a_large_transparent_image_costs_its_pixels_twice_and_no_more(tmp_path):
-    """Pillow takes four bytes a pixel: 100 MB as decoded and 100 MB on white; whole layers would add 300."""
-    Image.new("RGBA", (5_000, 5_000), (255, 0, 0, 128)).save(tmp_path / "large.png")
+@pytest.mark.parametrize(
+    ("image_format", "mode", "size", "options"),
+    [
+        ("PNG", "RGBA", (5_000, 5_000), {}),
+        ("PNG", "I;16", (5_000, 5_000), {}),
+        ("JPEG", "RGB", (5_000, 5_000), {"progressive": True}),
+        ("JPEG", "CMYK", (4_060, 4_060), {"progressive": True}),
+        ("WEBP", "RGBA", (3_535, 3_535), {"lossless": True}),
+    ],
+)
+def test_no_image_costs_more_than_200_megabytes(tmp_path, image_format, mode, size, options):
+    """Decoding and laying on white together; four bytes a pixel and a whole layer more would be 300 and above."""
+    Image.new(mode, size).save(tmp_path / "large", image_format, **options)
     measured = (
-        "import resource, sys; from pathlib import Path; from pfedbayespt.model.images import read_image\n"
+        "import sys; from pathlib import Path; from pfedbayespt.model.images import read_image\n"
+        "def kilobytes(name):\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith(name))\n"
         "content = Path(sys.argv[1]).read_bytes()\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert read_image(content).getpixel((4_999, 4_999)) == (255, 127, 127)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        "Path('/proc/self/clear_refs').write_text('5')\n"
+        "before = kilobytes('VmRSS')\n"
+        "read_image(content)\n"
+        "print(kilobytes('VmHWM') - before)"
     )
-    command = [sys.executable, "-c", measured, str(tmp_path / "large.png")]
+    command = [sys.executable, "-c", measured, str(tmp_path / "large")]
     kilobytes = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    assert kilobytes < 230 * 1024
+    assert kilobytes < 200 * 1024
+
+
+@pytest.mark.parametrize(
+    ("image_format", "mode", "size"), [("WEBP", "RGB", (5_000, 2_501)), ("JPEG", "CMYK", (5_000, 3_301))]
+)
+def test_what_its_decoder_takes_more_memory_for_may_have_fewer_pixels(image_format, mode, size):
+    content = io.BytesIO()
+    Image.new(mode, size).save(content, image_format)
+    with pytest.raises(ImageError, match=rf"the {'CMYK' if mode == 'CMYK' else 'WEBP'} image is {size[0]} x"):
+        read_image(content.getvalue())
 
 
 def test_a_transparent_palette_colour_shows_white():
