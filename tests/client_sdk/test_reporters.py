@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 
 import pytest
 from rich.console import Console
@@ -58,6 +59,22 @@ def test_a_terminal_shows_bars_and_keeps_what_is_worth_reading() -> None:
             observer(event)
     assert "version 3 on 12 held-out images: accuracy 0.75" in screen.getvalue()
     assert "update upd_1 acknowledged" in screen.getvalue()
+
+
+def test_a_terminal_shows_the_terms_of_the_loss_the_throughput_and_the_time_that_is_left() -> None:
+    now = iter(range(0, 10_000, 2))
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=200, get_time=lambda: float(next(now)))
+    metrics = {"loss": 2.5, "nll": 2.25, "kl": 0.5, "gain": 0.125, "accuracy": 0.5}
+    with reporting(console) as observer:
+        observer(events.SiteStarted("clinic-a", "shapes", 24, 12, "cpu"))
+        observer(events.RoundStarted(2, RoundTask.TRAINING, 3))
+        observer(events.EpochFinished(2, 1, 3, metrics))
+        observer(events.EpochFinished(2, 2, 3, metrics))
+    seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert re.search(
+        r"round 2: training, nll 2.25, kl 0.5, gain 0.125, \d+ images/s .* 2/3 0:\d\d:\d\d 0:\d\d:\d\d", seen
+    )
 
 
 def test_without_a_terminal_the_log_is_used() -> None:

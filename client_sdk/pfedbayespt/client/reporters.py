@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from functools import singledispatch
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from pfedbayespt.client import events
 
@@ -120,30 +127,62 @@ _LEVELS: Mapping[type, int] = {
 }
 
 
+_TERMS = ("nll", "kl", "gain")  # of the bound: what is fitted, its price, what implicitness gives back
+
+
 class _TerminalReporter:
     """Shows what is going on in one moving line, and prints what stays worth reading."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("starting", total=None)
+        self._num_images = 0
+        self._began_at = 0.0  # the round's local work, as far as this process does it
+        self._num_epochs_seen = 0
 
     def __call__(self, event: events.SiteEvent) -> None:
         match event:
             case events.ImagesEncoded():
                 self._show("encoding images", event.num_done, event.num_images)
             case events.RoundStarted():
-                self._show(f"round {event.round_number}: {event.task}", 0, event.num_epochs)
+                self._begin(f"round {event.round_number}: {event.task}", event.num_epochs)
             case events.EpochFinished():
-                self._show(f"round {event.round_number}: training", event.epoch, event.num_epochs)
+                self._show(self._training(event), event.epoch, event.num_epochs)
             case events.Waiting() | events.UpdateWaits():
                 self._show("waiting for the other sites", None, None)
+            case events.SiteStarted():
+                self._num_images = event.num_training_images
+                self._say(event)
             case _:
-                self._progress.console.print(describe(event), highlight=False, markup=False)
+                self._say(event)
+
+    def _say(self, event: events.SiteEvent) -> None:
+        self._progress.console.print(describe(event), highlight=False, markup=False)
+
+    def _begin(self, text: str, num_epochs: int) -> None:
+        self._progress.reset(self._task, description=text, total=num_epochs)
+        self._began_at, self._num_epochs_seen = self._progress.get_time(), 0
+
+    def _training(self, event: events.EpochFinished) -> str:
+        """Return the round, the terms of the loss and the throughput."""
+        self._num_epochs_seen += 1
+        seconds = max(self._progress.get_time() - self._began_at, 1e-9)
+        rate = self._num_epochs_seen * self._num_images / seconds
+        terms = figures({name: event.metrics[name] for name in _TERMS if name in event.metrics})
+        return ", ".join(
+            filter(None, (f"round {event.round_number}: training", terms, f"{rate:.0f} images/s"))
+        )
 
     def _show(self, text: str, done: int | None, total: int | None) -> None:
         self._progress.update(self._task, description=text, completed=done, total=total)
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console, transient=True)
