@@ -317,6 +317,20 @@ def test_a_full_house_refuses_at_once_and_says_when_to_come_back(serving: Coordi
     assert ask(serving, **FORMS["raw"]).status_code == 200
 
 
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/batch", "/v2/models/alpha/infer"])
+def test_a_full_house_looks_nothing_up_for_whom_it_refuses(serving: Coordinator, path: str) -> None:
+    """Whoever calls with no credential is refused as one of too many, not as unknown."""
+    state = serving.http.app.state
+    admission = Admission(max_running=1, max_waiting=0)
+    state.predictions = replace(state.predictions, admission=admission)
+    stranger = {"Content-Type": "image/png"}
+    assert serving.http.post(path, content=IMAGE, headers=stranger).status_code == 401
+    with admission.admitted():
+        response = serving.http.post(path, content=IMAGE, headers=stranger)
+    assert "1 predictions are under way" in refused(response, 503, "overloaded")
+    assert int(response.headers["retry-after"]) >= 1
+
+
 def test_a_caller_over_its_quota_is_told_so_and_when_to_come_back(serving: Coordinator) -> None:
     state = serving.http.app.state
     site = serving.enrol("alpha")

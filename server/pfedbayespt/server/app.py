@@ -37,6 +37,7 @@ from pfedbayespt.server.organisations import endpoints as organisations
 from pfedbayespt.server.predictions import endpoints as predictions
 from pfedbayespt.server.predictions import features
 from pfedbayespt.server.predictions.admission import Admission
+from pfedbayespt.server.predictions.door import Door
 from pfedbayespt.server.predictions.forms import max_body_bytes
 from pfedbayespt.server.predictions.predictor import NoPredictor, Predictor
 from pfedbayespt.server.predictions.preloading import Preloader
@@ -131,6 +132,7 @@ def create_app(
     app.add_middleware(etags.ETags)
     problems.install(app)
     _limit_bodies(app, settings)
+    app.add_middleware(Door)
     app.add_middleware(ProtocolVersions)
     app.state.metrics = metrics.Metrics(context)
     app.add_middleware(metrics.RequestTimes, requests=app.state.metrics.requests)

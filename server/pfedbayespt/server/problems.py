@@ -38,12 +38,12 @@ _log = structlog.get_logger(__name__)
 
 def install(app: FastAPI) -> None:
     """Have every exception answered with a problem document."""
-    app.add_exception_handler(CoordinatorError, _answer)
-    app.add_exception_handler(RequestValidationError, _answer)
-    app.add_exception_handler(HTTPException, _answer)
-    app.add_exception_handler(DBAPIError, _answer)
-    app.add_exception_handler(PoolTimeoutError, _answer)
-    app.add_exception_handler(OSError, _answer)
+    app.add_exception_handler(CoordinatorError, answer)
+    app.add_exception_handler(RequestValidationError, answer)
+    app.add_exception_handler(HTTPException, answer)
+    app.add_exception_handler(DBAPIError, answer)
+    app.add_exception_handler(PoolTimeoutError, answer)
+    app.add_exception_handler(OSError, answer)
 
 
 def render(
@@ -92,7 +92,8 @@ def translate(error: Exception) -> CoordinatorError:
     return InternalError("something failed that should not; the log says what, under this request's id")
 
 
-def _answer(request: Request, error: Exception) -> Response:
+def answer(request: Request, error: Exception) -> Response:
+    """Return the answer to a request that ended in `error`, counted and logged."""
     seen = translate(error)
     _count(request, error)
     if seen.problem.status >= InternalError.problem.status:

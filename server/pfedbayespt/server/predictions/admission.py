@@ -8,7 +8,8 @@ Rules:
    cannot be stopped, so it must not be replaced by another one.
 3. A request whose caller went away, or whose own deadline has passed, is dropped: before its turn, or at the next
    of the points at which its work asks.
-4. Each refusal says when to come back: as many seconds as those in house will take, by what the latest took.
+4. `door` asks before anything is looked up for a request, so that refusing costs those in house little.
+5. Each refusal says when to come back: as many seconds as those in house will take, by what the latest took.
 """
 
 import asyncio
@@ -103,6 +104,15 @@ class Admission:
         self._held: Counter[str] = Counter()  # places, by caller
         self._service_seconds = 0.0
 
+    def check_space(self) -> None:
+        """Return if there is a place left.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        if self._in_house >= self._max_in_house:
+            raise self._refusal(f"{self._in_house} predictions are under way here; try again shortly")
+
     @contextmanager
     def admitted(self, who: str = "") -> Iterator[None]:
         """Hold a place for the caller `who` until the end of the block.
@@ -111,8 +121,7 @@ class Admission:
             Overloaded: there is none left.
             QuotaExceeded: the caller holds as many as one may.
         """
-        if self._in_house >= self._max_in_house:
-            raise self._refusal(f"{self._in_house} predictions are under way here; try again shortly")
+        self.check_space()
         if self._held[who] >= self._max_per_caller:
             detail = f"you have {self._held[who]} predictions under way; allowed: {self._max_per_caller}"
             raise QuotaExceeded(detail, retry_after_seconds=self._retry_after_seconds())

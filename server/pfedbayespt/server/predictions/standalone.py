@@ -17,6 +17,7 @@ from pfedbayespt.server.health import Health
 from pfedbayespt.server.limits import BodyLimit, BodyLimits
 from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.predictions import endpoints
+from pfedbayespt.server.predictions.door import Door
 from pfedbayespt.server.predictions.endpoints import Predictions
 from pfedbayespt.server.predictions.forms import max_body_bytes
 from pfedbayespt.server.request_log import RequestLogMiddleware
@@ -45,6 +46,7 @@ def create_app(predictions: Predictions, identify: Identify, is_ready: Callable[
     problems.install(app)
     limit = BodyLimit(max_body_bytes(predictions.max_image_bytes), _BODY_DEADLINE_SECONDS)
     app.add_middleware(BodyLimits, render=problems.render_refusal, default=limit, rules=())
+    app.add_middleware(Door)
     app.add_middleware(ProtocolVersions)
     app.add_middleware(RequestLogMiddleware)
     return app
