@@ -33,7 +33,7 @@ from pfedbayespt.server.errors import (
     NoServingVersion,
     NotFound,
 )
-from pfedbayespt.server.inference import Bundle, share_cores
+from pfedbayespt.server.inference import Bundle, return_large_blocks, share_cores
 from pfedbayespt.server.predictions.admission import Admission
 from pfedbayespt.server.predictions.endpoints import Predictions
 from pfedbayespt.server.predictions.predictor import NOBODY, Answer, Asker, ServableVersion
@@ -154,6 +154,7 @@ class SiteInference:
 def create_site_app(inference: SiteInference, token: str | None) -> FastAPI:
     """Return the application that answers with `inference`; `token` None: to anybody who reaches it."""
     share_cores(_MAX_RUNNING)
+    return_large_blocks()
     predictions = Predictions(inference, inference, Admission(_MAX_RUNNING, _MAX_WAITING), MAX_IMAGE_BYTES)
     return create_app(predictions, partial(_identify, token), lambda: inference.is_ready)
 

@@ -154,12 +154,17 @@ def _predictor(context: Context) -> Predictor:
     if ServerRole.INFERENCE not in settings.roles:
         return NoPredictor()
     try:
-        from pfedbayespt.server.inference import make_predictor, share_cores  # here, as it imports torch
+        from pfedbayespt.server.inference import (  # here, as it imports torch
+            make_predictor,
+            return_large_blocks,
+            share_cores,
+        )
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"the role `inference` needs pip install 'pfedbayespt[inference]': {error}"
         ) from error
     share_cores(settings.max_running_predictions)
+    return_large_blocks()
     return make_predictor(
         context.blobs,
         settings.effective_backbone_cache_dir,

@@ -21,9 +21,17 @@ from pfedbayespt.server.inference.batching import MicroBatcher, MicroBatching, i
 from pfedbayespt.server.inference.bundle import Bundle
 from pfedbayespt.server.inference.cores import share_cores
 from pfedbayespt.server.inference.features import FeatureCache
+from pfedbayespt.server.inference.memory import return_large_blocks
 from pfedbayespt.server.inference.predictor import BundlePredictor
 
-__all__ = ["BackboneFolder", "Bundle", "BundlePredictor", "make_predictor", "share_cores"]
+__all__ = [
+    "BackboneFolder",
+    "Bundle",
+    "BundlePredictor",
+    "make_predictor",
+    "return_large_blocks",
+    "share_cores",
+]
 
 
 def make_predictor(
