@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from pydantic import ValidationError
 from tests.server.harness import Caller, Coordinator, problem_of, running, settings_for
 from tests.server.openid_provider import Key, Provider, ec_key, providing, rsa_key
@@ -60,6 +61,29 @@ def test_an_admin_comes_in_and_the_events_name_them(world: World, key: Key) -> N
     admin.post(f"{FEDERATION}/pause")
     (event,) = [event for event in admin.get(f"{FEDERATION}/events")["items"] if "paused" in event["action"]]
     assert event["actor"] == "oidc:ada"
+
+
+def test_people_with_long_names_stay_different_people(world: World) -> None:
+    for last in "ab":
+        world.person("admin", sub="x" * 100 + last).post(
+            f"{FEDERATION}/{'pause' if last == 'a' else 'resume'}"
+        )
+    events = world.person("admin").get(f"{FEDERATION}/events")["items"]
+    actors = {
+        event["actor"] for event in events if event["action"] in {"federation.paused", "federation.resumed"}
+    }
+    assert len(actors) == 2
+    assert all(actor.startswith("oidc:xxx") and len(actor) == 64 for actor in actors)
+
+
+def test_a_dashboard_session_ends_with_the_provider_s_word(world: World) -> None:
+    browser = TestClient(world.coordinator.http.app)
+    token = world.person("admin").credential
+    answer = browser.post("/ui/sign-in", data={"token": token}, follow_redirects=False)
+    assert int(answer.headers["set-cookie"].split("Max-Age=")[1].split(";")[0]) <= 300
+    assert browser.get("/ui/federations", follow_redirects=False).status_code == 200
+    world.coordinator.clock.move(301)
+    assert browser.get("/ui/federations", follow_redirects=False).status_code == 303
 
 
 def test_roles_hold_in_the_federation_that_they_name(world: World) -> None:

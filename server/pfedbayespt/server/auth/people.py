@@ -9,6 +9,7 @@ One claim holds the roles, a list of texts:
 A text that is none of these gives nothing, for providers tell of much that is not about us.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.federations.models import FederationRecord
 
 _MAX_ACTOR_CHARACTERS: Final = 64
+_DIGEST_CHARACTERS: Final = 32
 _MAX_GRANTS: Final = 200
 _OF_ONE_FEDERATION: Final = {role.value: role for role in (Role.LEAD, Role.AUDITOR)}
 _OF_ONE_ORGANISATION: Final = {role.value: role for role in (Role.ORG_ADMIN, Role.PREDICTOR)}
@@ -26,11 +28,20 @@ _OF_ONE_ORGANISATION: Final = {role.value: role for role in (Role.ORG_ADMIN, Rol
 
 def caller_of(tx: Transaction, claims: Mapping[str, Any], roles_claim: str) -> AdminCaller | PersonCaller:
     """Return whom verified claims speak of, with the roles that they give."""
-    actor = f"oidc:{claims['sub']}"[:_MAX_ACTOR_CHARACTERS]
+    actor = _actor(str(claims["sub"]))
     told = _roles(claims.get(roles_claim))
     if Role.ADMIN.value in told:
-        return AdminCaller(actor=actor)
+        return AdminCaller(actor=actor, good_until=float(claims["exp"]))
     return PersonCaller(actor, tuple(_grants(tx, told)))
+
+
+def _actor(subject: str) -> str:
+    """Return the name that events have for a person: a long one is cut, and stays its own by its digest."""
+    actor = f"oidc:{subject}"
+    if len(actor) <= _MAX_ACTOR_CHARACTERS:
+        return actor
+    digest = hashlib.sha256(subject.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    return f"{actor[: _MAX_ACTOR_CHARACTERS - _DIGEST_CHARACTERS - 1]}~{digest}"
 
 
 def _roles(told: object) -> list[str]:

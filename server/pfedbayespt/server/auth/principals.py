@@ -22,9 +22,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class AdminCaller:
-    """The holder of the admin token, or a person whom the identity provider calls one."""
+    """The holder of the admin token, or a person whom the identity provider calls one.
+
+    Attributes:
+        good_until: seconds since the epoch after which the provider's word is good no more; None: no such word.
+    """
 
     actor: str = "admin"
+    good_until: float | None = None
     role: Role = Role.ADMIN
     organisation: None = None
     site_id: None = None

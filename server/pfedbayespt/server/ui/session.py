@@ -78,15 +78,18 @@ def admin_of(context: Context, credential: str) -> AdminCaller | None:
 
 
 def start(context: Context, request: Request, response: Response, caller: AdminCaller) -> None:
-    """Give the browser a session."""
+    """Give the browser a session: an hour, and no longer than the identity provider vouches for the person."""
     with context.database.read() as tx:
-        end = int(tx.now.timestamp()) + SESSION_SECONDS
+        seconds = SESSION_SECONDS
+        if caller.good_until is not None:
+            seconds = max(0, min(seconds, int(caller.good_until - tx.now.timestamp())))
+        end = int(tx.now.timestamp()) + seconds
     claims = {"sub": caller.actor, "exp": end, "jti": secrets.token_hex(16)}
     value = jwt.encode(claims, _key(context, "session"), _ALGORITHM)
     response.set_cookie(
         COOKIE,
         value,
-        max_age=SESSION_SECONDS,
+        max_age=seconds,
         path="/ui",
         httponly=True,
         samesite="strict",
