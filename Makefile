@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup replicas bench-coordinator bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs openapi
+.PHONY: help setup replicas bench-coordinator bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs openapi openapi-lint
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -78,10 +78,21 @@ faults-site: $(VENV)/.ready ## Kill sites a hundred times at random moments over
 openapi: $(VENV)/.ready ## Write docs/openapi.json from the code (BREAKING=1: even if that breaks callers)
 	$(BIN)/python scripts/openapi.py $(if $(BREAKING),--breaking)
 
+SPECTRAL_VERSION := 6.16.3
+SPECTRAL := $(CACHE)/spectral-$(SPECTRAL_VERSION)/node_modules/.bin/spectral
+DOCUMENT ?= docs/openapi.json
+
+$(SPECTRAL):
+	npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts \
+		--prefix $(CACHE)/spectral-$(SPECTRAL_VERSION) @stoplight/spectral-cli@$(SPECTRAL_VERSION)
+
+openapi-lint: $(SPECTRAL) ## Lint the API's document by .spectral.yaml; needs npm
+	$(SPECTRAL) lint --ruleset .spectral.yaml --fail-severity=warn $(DOCUMENT)
+
 docs: $(VENV)/.ready ## Build the documentation into site/, with warnings as errors
 	$(BIN)/mkdocs build --strict --quiet
 
-check: format lint types imports docs test ## What CI runs
+check: format lint types imports docs openapi-lint test ## What CI runs
 
 format: $(VENV)/.ready ## Check the formatting
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ from pfedbayespt.protocol.signatures import SignedMessage
 from pfedbayespt.protocol.statuses import FederationStatus
 
 ClassName = Annotated[str, Field(min_length=1, max_length=100)]
+_OF_NUMBERS = Field(json_schema_extra={"items": {"type": "number"}})  # for readers who know no `prefixItems`
 UnitShare = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -25,8 +26,8 @@ class BackboneSpecification(Message):
     architecture: str = Field(pattern=r"^[a-z0-9_.]{1,100}$", examples=["vit_small_patch14_dinov2"])
     weights_digest: Digest = Field(description="SHA-256 of the safetensors file that holds the weights.")
     image_size_pixels: int = Field(ge=16, le=1024, examples=[112])
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+    mean: Annotated[tuple[float, float, float], _OF_NUMBERS] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], _OF_NUMBERS] = (0.229, 0.224, 0.225)
 
 
 class InsertionSpecification(Message):

@@ -108,6 +108,9 @@ def create_app(
         version="1",
         description=_DESCRIPTION,
         openapi_tags=openapi.TAGS,
+        servers=openapi.SERVERS,
+        contact=openapi.CONTACT,
+        license_info=openapi.LICENCE,
         lifespan=_lifespan(context, blobs, predictor, tallies),
         openapi_url="/openapi.json" if settings.public_docs else None,
         docs_url=None,  # `ui` has it, from this host's own files

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Message, Problem, ProblemType
 from pfedbayespt.server.media_types import TENSOR_MEDIA_TYPE
@@ -25,6 +26,10 @@ TAGS: Final = [
     {"name": "keys", "description": "Who is who: the coordinator's key, a site's keys, access tokens."},
     {"name": "health", "description": "For whoever runs the coordinator."},
 ]  # fmt: skip
+
+SERVERS: Final = [{"url": "/", "description": "This coordinator."}]
+CONTACT: Final = {"name": "Whoever runs this coordinator"}
+LICENCE: Final = {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
 
 _ALWAYS = (
     ProblemType.INVALID_REQUEST,
@@ -63,6 +68,23 @@ def documented(
 def asking(body: Message, media_type: str = "application/json") -> dict[str, Any]:
     """Return the OpenAPI extra that shows an example of the body."""
     return {"requestBody": {"content": {media_type: {"example": sent(body)}}}}
+
+
+def schema_of(body: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of a body that a route reads itself, whole: no reference leads out of it."""
+    schema = body.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def whole(node: Any) -> Any:
+        if isinstance(node, list):
+            return [whole(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return whole(parts[node["$ref"].rpartition("/")[2]])
+        return {key: whole(value) for key, value in node.items()}
+
+    return {key: whole(value) for key, value in schema.items()}
 
 
 def sent(body: Message) -> dict[str, Any]:

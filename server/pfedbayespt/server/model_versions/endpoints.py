@@ -67,7 +67,9 @@ def download_parameters(
     number: VersionNumber,
     context: ContextDep,
     caller: Member,
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[
+        str | None, Header(description="The ETag of the file that the caller has already.")
+    ] = None,
 ) -> Response:
     """Download the version's file of shared parameters; its digest is in `ETag` and `Content-Digest`."""
     with context.database.read() as tx:

@@ -23,7 +23,7 @@ from pfedbayespt.server.open_inference.messages import (
     ServerMetadata,
     TensorMetadata,
 )
-from pfedbayespt.server.openapi import documented
+from pfedbayespt.server.openapi import documented, schema_of
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions import trying
 from pfedbayespt.server.predictions.admission import Ticket
@@ -56,7 +56,7 @@ _BODY: Final[dict[str, Any]] = {
         "description": "JSON, or JSON followed by binary tensors (`Inference-Header-Content-Length`).",
         "content": {
             _JSON: {
-                "schema": InferRequest.model_json_schema(),
+                "schema": schema_of(InferRequest),
                 "example": InferRequest(
                     inputs=(InferInput(name="image", shape=(1,), datatype="BYTES", data=["iVBORw0KGgo..."]),)
                 ).model_dump(mode="json", exclude_none=True),

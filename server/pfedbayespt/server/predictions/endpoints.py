@@ -24,7 +24,7 @@ from pfedbayespt.protocol import (
 from pfedbayespt.server import problems, request_examples
 from pfedbayespt.server.auth import Caller, Predicting
 from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected
-from pfedbayespt.server.openapi import documented, sent
+from pfedbayespt.server.openapi import documented, schema_of, sent
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions import trying
 from pfedbayespt.server.predictions.admission import Admission, Ticket
@@ -75,7 +75,7 @@ _BODY: Final[dict[str, Any]] = {
                 "schema": {"type": "object", "required": [IMAGE_PART], "properties": {IMAGE_PART: _FILE}}
             },
             JSON_TYPE: {
-                "schema": PredictionRequest.model_json_schema(),
+                "schema": schema_of(PredictionRequest),
                 "example": sent(request_examples.PREDICTION),
             },
         },
@@ -106,7 +106,7 @@ _BATCH_BODY: Final[dict[str, Any]] = {
                 }
             },
             JSON_TYPE: {
-                "schema": BatchRequest.model_json_schema(),
+                "schema": schema_of(BatchRequest),
                 "example": sent(request_examples.PREDICTIONS),
             },
         },
