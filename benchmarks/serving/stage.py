@@ -27,6 +27,7 @@ from pfedbayespt.protocol import (
     digest_of_bytes,
     tensors,
 )
+from pfedbayespt.server import Settings
 from pfedbayespt.server.blobs import FolderBlobStore
 from pfedbayespt.server.inference import make_predictor
 from pfedbayespt.server.predictions.predictor import Predictor, ServableVersion
@@ -70,7 +71,8 @@ class Stage:
 def staged(folder: Path, backbones: Path, weights: Path, config: BackboneConfig) -> Iterator[Stage]:
     """Yield a coordinator that has learnt of two versions and serves the second."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the coordinator computes two answers at once
-    with running_coordinator(folder, backbones, 0) as coordinator:
+    interval = Settings.model_fields["worker_interval_seconds"].default
+    with running_coordinator(folder, backbones, 0, worker_interval_seconds=interval) as coordinator:
         with CoordinatorClient(coordinator.url, coordinator.admin_token) as admin:
             federation = found(admin, FEDERATION, _specification(config), weights, activate=True)
             _publish_statistics(coordinator.url, admin)

@@ -87,7 +87,9 @@ class Coordinator:
 
 
 @contextmanager
-def running_coordinator(directory: Path, backbones: Path, port: int) -> Iterator[Coordinator]:
+def running_coordinator(
+    directory: Path, backbones: Path, port: int, *, worker_interval_seconds: float = 0.2
+) -> Iterator[Coordinator]:
     """Run a coordinator with embedded inference on SQLite in `directory`, ready to answer."""
     admin_token = secrets.token_urlsafe(32)
     port = port or _free_port()
@@ -97,7 +99,7 @@ def running_coordinator(directory: Path, backbones: Path, port: int) -> Iterator
         "PFEDBAYESPT_BACKBONE_CACHE_DIR": str(backbones),
         "PFEDBAYESPT_ROLES": '["coordinator", "inference"]',
         "PFEDBAYESPT_RETRY_AFTER_SECONDS": "0.3",
-        "PFEDBAYESPT_WORKER_INTERVAL_SECONDS": "0.2",
+        "PFEDBAYESPT_WORKER_INTERVAL_SECONDS": str(worker_interval_seconds),
     }
     arguments = ["coordinator", "run", "--host", "127.0.0.1", "--port", str(port)]
     with running("coordinator", arguments, directory / "coordinator.log", environment) as process:

@@ -154,7 +154,7 @@ class Settings(BaseSettings):
         description="Predictions that one caller may have under way; None: as many as all together.",
     )
     prediction_queue_seconds: PositiveFloat = Field(
-        default=10.0, description="A prediction whose turn has not come after this is refused as overload."
+        default=5.0, description="A prediction whose turn has not come after this is refused as overload."
     )
     prediction_compute_seconds: PositiveFloat = Field(
         default=60.0, description="A prediction that computes for longer than this is refused as overload."

@@ -88,7 +88,7 @@ class Admission:
         max_waiting: int,
         *,
         max_per_caller: int | None = None,
-        queue_seconds: float = 10.0,
+        queue_seconds: float = 5.0,
         compute_seconds: float = 60.0,
         clock: Clock = time.monotonic,
     ) -> None:
