@@ -11,9 +11,11 @@ import base64
 import json
 import re
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -144,6 +146,11 @@ class FakeCoordinator:
         """Close the live round by hand."""
         with self.lock:
             self.federation.close()
+
+    def forget_tokens(self) -> None:
+        """Have every access token that was given out be good no more."""
+        with self.lock:
+            self._tokens.clear()
 
     def answer(self, request: _Request) -> _Answer:
         """Return the answer to one request."""
@@ -291,8 +298,28 @@ _OPERATIONS: Final[dict[tuple[str, str], Callable[[FakeCoordinator, _Request], _
 
 
 class _Server(ThreadingHTTPServer):
+    """A server whose end is the end of its connections, idle ones too."""
+
     daemon_threads = True
     allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
