@@ -62,7 +62,12 @@ Body = TypeVar("Body", bound=Message)
 
 
 @dataclass(frozen=True)
-class _Request:
+class Request:
+    """What a site sent; `places` are the parts of the path that name something.
+
+    Header names are in lower case.
+    """
+
     method: str
     path: str
     headers: Mapping[str, str]
@@ -70,6 +75,7 @@ class _Request:
     places: tuple[str, ...] = ()
 
     def read(self, message: type[Body]) -> Body:
+        """Return the body as a message, or refuse it."""
         try:
             return message.model_validate_json(self.body)
         except ValidationError as error:
@@ -77,7 +83,9 @@ class _Request:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
+    """What it is told."""
+
     status: int
     body: bytes
     media_type: str = "application/json"
@@ -152,7 +160,7 @@ class FakeCoordinator:
         with self.lock:
             self._tokens.clear()
 
-    def answer(self, request: _Request) -> _Answer:
+    def answer(self, request: Request) -> Answer:
         """Return the answer to one request."""
         with self.lock:
             self.requests.append(f"{request.method} {request.path}")
@@ -161,24 +169,24 @@ class FakeCoordinator:
             except Refusal as refusal:
                 return _problem(refusal)
 
-    def _route(self, request: _Request) -> _Answer:
+    def _route(self, request: Request) -> Answer:
         for (method, pattern), operation in _OPERATIONS.items():
             match = re.fullmatch(pattern, request.path)
             if match and method == request.method:
                 places = tuple(unquote(place) for place in match.groups())
-                return operation(self, _Request(method, request.path, request.headers, request.body, places))
+                return operation(self, Request(method, request.path, request.headers, request.body, places))
         raise Refusal(ProblemType.NOT_FOUND, f"a fake coordinator has no {request.method} {request.path}")
 
-    def _identity(self, _: _Request) -> _Answer:
+    def _identity(self, _: Request) -> Answer:
         return _json(self.federation.identity)
 
-    def _ready(self, _: _Request) -> _Answer:
-        return _Answer(200, b'{"status":"ready"}')
+    def _ready(self, _: Request) -> Answer:
+        return Answer(200, b'{"status":"ready"}')
 
-    def _enrol(self, request: _Request) -> _Answer:
+    def _enrol(self, request: Request) -> Answer:
         return _json(self.federation.enrol(request.read(SiteEnrol)), 201)
 
-    def _token(self, request: _Request) -> _Answer:
+    def _token(self, request: Request) -> Answer:
         form = parse_qs(request.body.decode())
         assertion = form.get("client_assertion", [""])[0]
         try:
@@ -213,7 +221,7 @@ class FakeCoordinator:
             raise _not_valid()
         self._used_assertions.add(claims["jti"])
 
-    def _caller(self, request: _Request) -> Member:
+    def _caller(self, request: Request) -> Member:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         site_id, key_id = self._tokens.get(token, ("", ""))
         member = self.federation.members.get(site_id)
@@ -223,43 +231,43 @@ class FakeCoordinator:
             raise _not_valid()
         return member
 
-    def _me(self, request: _Request) -> _Answer:
+    def _me(self, request: Request) -> Answer:
         return _json(self._caller(request).site)
 
-    def _assignment(self, request: _Request) -> _Answer:
+    def _assignment(self, request: Request) -> Answer:
         return _json(self.federation.assignment(self._caller(request), self._retry_after_seconds))
 
-    def _leave(self, request: _Request) -> _Answer:
+    def _leave(self, request: Request) -> Answer:
         return _json(self.federation.leave(self._caller(request), request.read(SiteLeave)))
 
-    def _keys(self, request: _Request) -> _Answer:
+    def _keys(self, request: Request) -> Answer:
         keys = tuple(self._caller(request).keys.values())
         return _json(Page[SiteKey](items=keys, next_cursor=None))
 
-    def _add_key(self, request: _Request) -> _Answer:
+    def _add_key(self, request: Request) -> Answer:
         return _json(self.federation.add_key(self._caller(request), request.read(SiteKeyAdd)), 201)
 
-    def _retire_key(self, request: _Request) -> _Answer:
+    def _retire_key(self, request: Request) -> Answer:
         body = request.read(SiteKeyRetire)
         return _json(self.federation.retire_key(self._caller(request), request.places[0], body))
 
-    def _version(self, request: _Request) -> _Answer:
+    def _version(self, request: Request) -> Answer:
         self._caller(request)
         version = self.federation.version(self._number(request))
         return _json(self.federation.describe_version(version))
 
-    def _parameters(self, request: _Request) -> _Answer:
+    def _parameters(self, request: Request) -> Answer:
         self._caller(request)
         content = self.federation.version(self._number(request)).content
-        return _Answer(200, content, "application/vnd.safetensors")
+        return Answer(200, content, "application/vnd.safetensors")
 
-    def _evaluation(self, request: _Request) -> _Answer:
+    def _evaluation(self, request: Request) -> Answer:
         member = self._caller(request)
         if request.places[2] != member.site.site_id:
             raise Refusal(ProblemType.PERMISSION_DENIED, "a site reports its own evaluations only")
         return _json(self.federation.evaluate(member, self._number(request), request.read(Evaluation)))
 
-    def _update(self, request: _Request) -> _Answer:
+    def _update(self, request: Request) -> Answer:
         member, (round_id, site_id) = self._caller(request), request.places
         announced, statement = _announced_digest(request), _statement_in(request)
         if digest_of_bytes(request.body) != announced:
@@ -267,10 +275,10 @@ class FakeCoordinator:
         receipt, is_new = self.federation.accept(member, round_id, site_id, statement, request.body)
         return _json(receipt, 201 if is_new else 200)
 
-    def _receipt(self, request: _Request) -> _Answer:
+    def _receipt(self, request: Request) -> Answer:
         return _json(self.federation.receipt(self._caller(request), request.places[0]))
 
-    def _number(self, request: _Request) -> int:
+    def _number(self, request: Request) -> int:
         name, number = request.places[:2]
         if name != self.federation.name or not number.isdigit():
             raise Refusal(ProblemType.NOT_FOUND, f"there is no version {number!r} of {name!r}")
@@ -278,7 +286,7 @@ class FakeCoordinator:
 
 
 _VERSION: Final = r"/v1/federations/([^/]+)/model-versions/([^/]+)"
-_OPERATIONS: Final[dict[tuple[str, str], Callable[[FakeCoordinator, _Request], _Answer]]] = {
+_OPERATIONS: Final[dict[tuple[str, str], Callable[[FakeCoordinator, Request], Answer]]] = {
     ("GET", re.escape(IDENTITY_PATH)): FakeCoordinator._identity,  # noqa: SLF001
     ("GET", "/readyz"): FakeCoordinator._ready,  # noqa: SLF001
     ("POST", "/v1/sites"): FakeCoordinator._enrol,  # noqa: SLF001
@@ -339,7 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         headers = {name.lower(): value for name, value in self.headers.items()}
         fault = self.coordinator.faults.take(f"{self.command} {path}")
-        answer = self._answer(fault, _Request(self.command, path, headers, body))
+        answer = self._answer(fault, Request(self.command, path, headers, body))
         if answer is None:
             self.close_connection = True
         else:
@@ -350,7 +358,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Say nothing: `requests` has it."""
 
-    def _answer(self, fault: Fault | None, request: _Request) -> _Answer | None:
+    def _answer(self, fault: Fault | None, request: Request) -> Answer | None:
         """Return the answer, None if the connection is to be cut."""
         if fault is Fault.CUT:
             return None
@@ -361,7 +369,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.coordinator.answer(request)
         return None if fault is Fault.LOST else answer
 
-    def _send(self, answer: _Answer, *, is_torn: bool) -> None:
+    def _send(self, answer: Answer, *, is_torn: bool) -> None:
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -377,11 +385,11 @@ def _handler_of(coordinator: FakeCoordinator) -> type[_Handler]:
     return type("Handler", (_Handler,), {"coordinator": coordinator})
 
 
-def _json(message: Message, status: int = 200) -> _Answer:
-    return _Answer(status, message.model_dump_json().encode())
+def _json(message: Message, status: int = 200) -> Answer:
+    return Answer(status, message.model_dump_json().encode())
 
 
-def _problem(refusal: Refusal) -> _Answer:
+def _problem(refusal: Refusal) -> Answer:
     kind = refusal.problem
     document = Problem(
         type=kind.urn,
@@ -391,21 +399,19 @@ def _problem(refusal: Refusal) -> _Answer:
         instance="req_fake",
         **refusal.extensions,
     )
-    return _Answer(kind.status, document.model_dump_json().encode(), PROBLEM_MEDIA_TYPE)
+    return Answer(kind.status, document.model_dump_json().encode(), PROBLEM_MEDIA_TYPE)
 
 
-def _busy(seconds: float) -> _Answer:
+def _busy(seconds: float) -> Answer:
     answer = _problem(Refusal(ProblemType.OVERLOADED, "busy, as planned"))
-    return _Answer(
-        answer.status, answer.body, answer.media_type, {"Retry-After": f"{max(1, round(seconds))}"}
-    )
+    return Answer(answer.status, answer.body, answer.media_type, {"Retry-After": f"{max(1, round(seconds))}"})
 
 
 def _not_valid() -> Refusal:
     return Refusal(ProblemType.AUTHENTICATION_REQUIRED, "the credential is not valid")
 
 
-def _announced_digest(request: _Request) -> str:
+def _announced_digest(request: Request) -> str:
     match = _DIGEST.fullmatch(request.headers.get("content-digest", ""))
     if match is None:
         raise Refusal(ProblemType.INVALID_REQUEST, "send the header `Content-Digest: sha-256=:<base64>:`")
@@ -415,7 +421,7 @@ def _announced_digest(request: _Request) -> str:
         raise Refusal(ProblemType.INVALID_REQUEST, "`Content-Digest` is not base64") from error
 
 
-def _statement_in(request: _Request) -> UpdateStatement:
+def _statement_in(request: Request) -> UpdateStatement:
     text = request.headers.get(STATEMENT_HEADER.lower(), "")
     try:
         content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
