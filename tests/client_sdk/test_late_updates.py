@@ -9,12 +9,12 @@ import pytest
 from tests.client_sdk.harness import Coordinator
 from tests.client_sdk.test_site import run_together
 from tests.client_sdk.transports import Spy, is_update
+from tests.messages import ASSIGNMENT, ROUND
 
 from pfedbayespt.client import HttpAnswer, HttpRequest, events
 from pfedbayespt.client.events import SiteEvent
 from pfedbayespt.client.loop import _is_in_vain
 from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Assignment, ProblemType, SiteAction
-from pfedbayespt.server.examples import ASSIGNMENT, ROUND
 
 PATIENCE_SECONDS = 60.0
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests import messages as examples
 from tests.server.harness import Coordinator, deltas
 
 from pfedbayespt.protocol import (
@@ -18,7 +19,6 @@ from pfedbayespt.protocol import (
     UpdateStatus,
     tensors,
 )
-from pfedbayespt.server import examples
 from pfedbayespt.server.blobs import MemoryBlobStore
 from pfedbayespt.server.ui.geometry import directions_of, norms_and_cosines
 from pfedbayespt.server.ui.lineage import lineage_of

@@ -130,7 +130,7 @@ def create_app(
     auth.check_declared(routers)
     for router in routers:
         app.include_router(router)
-    openapi.keep_nulls_in_examples(app, routers)
+    openapi.show_recorded_examples(app)
     ui.install(app)
     app.add_middleware(etags.ETags)
     problems.install(app)

@@ -19,7 +19,7 @@ class Health(Message):
     status: Literal["ok"] = "ok"
 
 
-@router.get("/livez", **documented("Is the process alive", example=Health(), guarded=False))
+@router.get("/livez", **documented("Is the process alive", guarded=False))
 def read_liveness(context: ContextDep) -> Health:
     """Answer, unless only a restart can help: an fsync has failed, and what the disk holds is unknown."""
     context.blobs.check_sound()
@@ -28,7 +28,7 @@ def read_liveness(context: ContextDep) -> Health:
 
 @router.get(
     "/readyz",
-    **documented("Can it serve", ProblemType.OVERLOADED, example=Health(), guarded=False),
+    **documented("Can it serve", ProblemType.OVERLOADED, guarded=False),
 )
 def read_readiness(context: ContextDep) -> Health:
     """Answer once the database and the blob store do and what serves is loaded; a swap changes nothing.

@@ -1,13 +1,15 @@
-"""How operations are documented: a summary, an example of the answer, and every problem it may have.
+"""How operations are documented: a summary, what was asked and answered once, and every problem there may be.
 
-Examples are real messages, built and checked by the wire contract itself.
+Requests and answers are those of a small federation that `scripts/record_examples.py` played; `make examples` plays
+it again.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
 from pydantic import BaseModel
 
 from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Message, Problem, ProblemType
@@ -27,9 +29,13 @@ TAGS: Final = [
     {"name": "health", "description": "For whoever runs the coordinator."},
 ]  # fmt: skip
 
+RECORDING: Final = Path(__file__).with_name("recorded_examples.json")
 SERVERS: Final = [{"url": "/", "description": "This coordinator."}]
 CONTACT: Final = {"name": "Whoever runs this coordinator"}
 LICENCE: Final = {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
+
+_JSON: Final = "application/json"
+_FORM: Final = "application/x-www-form-urlencoded"
 
 _ALWAYS = (
     ProblemType.INVALID_REQUEST,
@@ -43,31 +49,20 @@ _GUARDED = (ProblemType.AUTHENTICATION_REQUIRED, ProblemType.PERMISSION_DENIED)
 def documented(
     summary: str,
     *problems: ProblemType,
-    asks: Message | None = None,
-    example: Message | None = None,
     status: int = 200,
-    repeatable: bool = False,
+    repeatable: type[Message] | None = None,
     guarded: bool = True,
 ) -> dict[str, Any]:
     """Return the keyword arguments of a route decorator that document the operation.
 
-    `problems` are those that are special to it; those of every operation are added. `asks` and `example` are a
-    request's body and its answer. `repeatable`: the same request again is answered with 200 and the same content.
+    `problems` are those that are special to it; those of every operation are added. `repeatable` is what the same
+    request again is answered with, and 200.
     """
     every = (*(_GUARDED if guarded else ()), *problems, *_ALWAYS)
     responses: dict[int | str, dict[str, Any]] = problem_responses(every)
-    if example is not None:
-        answer = {"content": {"application/json": {"example": example.model_dump(mode="json")}}}
-        responses[status] = answer
-        if repeatable:
-            responses[200] = {"description": "The same as before: it was there already", **answer}
-    operation = {"summary": summary, "status_code": status, "responses": responses}
-    return operation if asks is None else operation | {"openapi_extra": asking(asks)}
-
-
-def asking(body: Message, media_type: str = "application/json") -> dict[str, Any]:
-    """Return the OpenAPI extra that shows an example of the body."""
-    return {"requestBody": {"content": {media_type: {"example": sent(body)}}}}
+    if repeatable is not None:
+        responses[200] = {"description": "The same as before: it was there already", "model": repeatable}
+    return {"summary": summary, "status_code": status, "responses": responses}
 
 
 def schema_of(body: type[BaseModel]) -> dict[str, Any]:
@@ -87,11 +82,6 @@ def schema_of(body: type[BaseModel]) -> dict[str, Any]:
     return {key: whole(value) for key, value in schema.items()}
 
 
-def sent(body: Message) -> dict[str, Any]:
-    """Return a request as callers send it: what may be left out is left out where it says nothing."""
-    return body.model_dump(mode="json", exclude_none=True)
-
-
 def problem_responses(problems: Iterable[ProblemType]) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI responses for `problems`, one per HTTP status, with an example for each kind."""
     responses: dict[int | str, dict[str, Any]] = {}
@@ -106,28 +96,29 @@ def problem_responses(problems: Iterable[ProblemType]) -> dict[int | str, dict[s
     return responses
 
 
-def keep_nulls_in_examples(app: FastAPI, routers: Sequence[APIRouter]) -> None:
-    """Have the document show examples as they are sent: FastAPI drops every null, also those that must be there."""
+def show_recorded_examples(app: FastAPI) -> None:
+    """Have the document show what was really asked and answered once."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         is_new = app.openapi_schema is None
         document = generate()
-        for route in (route for router in routers for route in router.routes) if is_new else ():
-            if isinstance(route, APIRoute) and route.include_in_schema:
-                _put_back(document, route)
+        if is_new and RECORDING.exists():
+            _show(json.loads(RECORDING.read_text(encoding="utf-8")), document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
-def _put_back(document: dict[str, Any], route: APIRoute) -> None:
-    for method in route.methods or ():
-        shown = document["paths"][route.path_format][method.lower()]["responses"]
-        for status, response in route.responses.items():
-            for media_type, content in response.get("content", {}).items():
-                if "example" in content:
-                    shown[str(status)]["content"][media_type]["example"] = content["example"]
+def _show(recording: dict[str, Any], document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            recorded = recording.get(f"{method.upper()} {path}", {"answers": {}})
+            for status, answer in recorded["answers"].items():
+                operation["responses"][status]["content"][_JSON]["example"] = answer
+            for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+                if media_type in {_JSON, _FORM} and "request" in recorded:
+                    content["example"] = recorded["request"]
 
 
 def tensor_body(message: str) -> dict[str, Any]:

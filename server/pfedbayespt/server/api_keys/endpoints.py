@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 
 from pfedbayespt.protocol import ApiKey, ApiKeyCreate, NewApiKey, Page, ProblemType
-from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.api_keys import service
 from pfedbayespt.server.auth import Reading, Steering, visible_federation
 from pfedbayespt.server.context import ContextDep
@@ -19,8 +18,6 @@ router = APIRouter(prefix="/v1", tags=["keys"])
     **documented(
         "Make an API key",
         ProblemType.NOT_FOUND,
-        asks=request_examples.API_KEY,
-        example=examples.NEW_API_KEY,
         status=201,
     ),
 )
@@ -37,7 +34,7 @@ def create_api_key(
 
 @router.get(
     "/federations/{name}/api-keys",
-    **documented("List API keys", ProblemType.NOT_FOUND, example=examples.API_KEYS),
+    **documented("List API keys", ProblemType.NOT_FOUND),
 )
 def list_api_keys(name: FederationName, context: ContextDep, caller: Reading, page: PageDep) -> Page[ApiKey]:
     """List the federation's keys, oldest first, revoked ones too; never their secrets."""
@@ -47,7 +44,7 @@ def list_api_keys(name: FederationName, context: ContextDep, caller: Reading, pa
 
 @router.post(
     "/api-keys/{api_key_id}/revoke",
-    **documented("Revoke an API key", ProblemType.NOT_FOUND, example=examples.API_KEY),
+    **documented("Revoke an API key", ProblemType.NOT_FOUND),
 )
 def revoke_api_key(api_key_id: ApiKeyId, context: ContextDep, caller: Steering) -> ApiKey:
     """Make a key worth nothing from the next request on, for good. Safe to repeat."""

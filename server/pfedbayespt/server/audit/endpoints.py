@@ -4,7 +4,6 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from pfedbayespt.protocol import Lineage, ProblemType, Receipt
-from pfedbayespt.server import examples
 from pfedbayespt.server.audit import service
 from pfedbayespt.server.auth import Member, Reading, visible_federation
 from pfedbayespt.server.context import ContextDep
@@ -19,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["events"])
 
 @router.get(
     "/federations/{name}/model-versions/{number}/lineage",
-    **documented("Trace a version", ProblemType.NOT_FOUND, example=examples.LINEAGE),
+    **documented("Trace a version", ProblemType.NOT_FOUND),
 )
 def read_lineage(name: FederationName, number: VersionNumber, context: ContextDep, caller: Member) -> Lineage:
     """Follow a version, which every prediction names, back to the updates and sites behind it.
@@ -32,7 +31,7 @@ def read_lineage(name: FederationName, number: VersionNumber, context: ContextDe
 
 @router.get(
     "/updates/{update_id}/receipt",
-    **documented("Read a receipt", ProblemType.NOT_FOUND, example=examples.RECEIPT),
+    **documented("Read a receipt", ProblemType.NOT_FOUND),
 )
 def read_receipt(update_id: UpdateId, context: ContextDep, caller: Member) -> Receipt:
     """Read the signed receipt of an accepted update, the one that its site was given. A site reads its own only."""

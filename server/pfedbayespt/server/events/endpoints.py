@@ -6,7 +6,6 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime
 
 from pfedbayespt.protocol import Event, Page, ProblemType
-from pfedbayespt.server import examples
 from pfedbayespt.server.auth import Reading, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.events import service
@@ -32,7 +31,7 @@ def _event_filter(
 
 @router.get(
     "/federations/{name}/events",
-    **documented("List events", ProblemType.NOT_FOUND, example=examples.EVENTS),
+    **documented("List events", ProblemType.NOT_FOUND),
 )
 def list_events(
     name: FederationName,

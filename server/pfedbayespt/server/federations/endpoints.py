@@ -14,7 +14,6 @@ from pfedbayespt.protocol import (
     Page,
     ProblemType,
 )
-from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Admin, Belonging, Caller, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
@@ -38,8 +37,6 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
     **documented(
         "Create a federation",
         ProblemType.ALREADY_EXISTS,
-        asks=request_examples.FEDERATION,
-        example=examples.FEDERATION,
         status=201,
     ),
 )
@@ -49,7 +46,7 @@ def create_federation(body: FederationCreate, context: ContextDep, caller: Admin
         return service.describe(tx, service.create(tx, body, context.signer))
 
 
-@router.get("", **documented("List federations", example=examples.FEDERATIONS))
+@router.get("", **documented("List federations"))
 def list_federations(
     context: ContextDep,
     _: Admin,
@@ -61,7 +58,7 @@ def list_federations(
         return service.list_page(tx, page, status)
 
 
-@router.get("/{name}", **documented("Read a federation", ProblemType.NOT_FOUND, example=examples.FEDERATION))
+@router.get("/{name}", **documented("Read a federation", ProblemType.NOT_FOUND))
 def read_federation(name: FederationName, context: ContextDep, caller: Belonging) -> Federation:
     """Read a federation and its specification, as an admin or as somebody who belongs to it."""
     with context.database.read() as tx:
@@ -80,9 +77,8 @@ def read_federation(name: FederationName, context: ContextDep, caller: Belonging
         ProblemType.BODY_TIMEOUT,
         ProblemType.UNSUPPORTED_MEDIA_TYPE,
         ProblemType.STORAGE_EXHAUSTED,
-        example=examples.MODEL_VERSION,
         status=201,
-        repeatable=True,
+        repeatable=ModelVersion,
     ),
     openapi_extra=tensor_body("The shared parameters of version 0, with their manifest."),
 )
@@ -107,25 +103,25 @@ async def put_initial_parameters(
     return version
 
 
-@router.post("/{name}/activate", **documented("Activate a federation", *_CHANGE, example=examples.FEDERATION))
+@router.post("/{name}/activate", **documented("Activate a federation", *_CHANGE))
 def activate_federation(name: FederationName, context: ContextDep, caller: Steering) -> Federation:
     """Open a draft that has its initial parameters: rounds may start."""
     return _change(context, caller, name, service.activate)
 
 
-@router.post("/{name}/pause", **documented("Pause a federation", *_CHANGE, example=examples.FEDERATION))
+@router.post("/{name}/pause", **documented("Pause a federation", *_CHANGE))
 def pause_federation(name: FederationName, context: ContextDep, caller: Steering) -> Federation:
     """Start no more rounds; a live one goes on."""
     return _change(context, caller, name, lifecycle.pause)
 
 
-@router.post("/{name}/resume", **documented("Resume a federation", *_CHANGE, example=examples.FEDERATION))
+@router.post("/{name}/resume", **documented("Resume a federation", *_CHANGE))
 def resume_federation(name: FederationName, context: ContextDep, caller: Steering) -> Federation:
     """Let rounds start again."""
     return _change(context, caller, name, lifecycle.resume)
 
 
-@router.post("/{name}/archive", **documented("Archive a federation", *_CHANGE, example=examples.FEDERATION))
+@router.post("/{name}/archive", **documented("Archive a federation", *_CHANGE))
 def archive_federation(name: FederationName, context: ContextDep, caller: Steering) -> Federation:
     """End a federation for good. A live round is abandoned; versions and events can still be read."""
     return _change(context, caller, name, service.archive)

@@ -15,7 +15,6 @@ from pfedbayespt.protocol import (
     ProblemType,
     SiteEvaluation,
 )
-from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Member, Site, Steering, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.errors import PermissionDenied
@@ -30,7 +29,7 @@ router = APIRouter(prefix="/v1/federations/{name}/model-versions", tags=["model 
 _CHUNK_BYTES = 2**18
 
 
-@router.get("", **documented("List versions", ProblemType.NOT_FOUND, example=examples.MODEL_VERSIONS))
+@router.get("", **documented("List versions", ProblemType.NOT_FOUND))
 def list_model_versions(
     name: FederationName,
     context: ContextDep,
@@ -44,9 +43,7 @@ def list_model_versions(
         return service.list_page(tx, federation, page, caller.tenant_in(federation.id), status)
 
 
-@router.get(
-    "/{number}", **documented("Read a version", ProblemType.NOT_FOUND, example=examples.MODEL_VERSION)
-)
+@router.get("/{number}", **documented("Read a version", ProblemType.NOT_FOUND))
 def read_model_version(
     name: FederationName, number: VersionNumber, context: ContextDep, caller: Member
 ) -> ModelVersion:
@@ -90,8 +87,6 @@ def download_parameters(
         "Report an evaluation",
         ProblemType.NOT_FOUND,
         ProblemType.EVALUATION_CONFLICT,
-        asks=request_examples.EVALUATION,
-        example=examples.SITE_EVALUATION,
     ),
 )
 def put_evaluation(
@@ -120,7 +115,6 @@ def put_evaluation(
         "Promote a version",
         ProblemType.NOT_FOUND,
         ProblemType.TRANSITION_NOT_ALLOWED,
-        example=examples.MODEL_VERSION,
     ),
 )
 def promote_model_version(

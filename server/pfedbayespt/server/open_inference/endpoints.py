@@ -12,13 +12,11 @@ from pfedbayespt.server.auth import EVERYBODY, Caller, Member
 from pfedbayespt.server.errors import BodyTooLarge
 from pfedbayespt.server.open_inference import codec
 from pfedbayespt.server.open_inference.messages import (
-    InferInput,
     InferRequest,
     InferResponse,
     Live,
     ModelMetadata,
     ModelReady,
-    OutputTensor,
     Ready,
     ServerMetadata,
     TensorMetadata,
@@ -41,26 +39,12 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _JSON: Final = "application/json"
 _BINARY: Final = "application/octet-stream"
-_EXAMPLE: Final = InferResponse(
-    model_name="skin-lesions",
-    model_version="4",
-    outputs=(
-        OutputTensor(name="label", datatype="BYTES", shape=(1,), data=["benign"]),
-        OutputTensor(name="probabilities", datatype="FP32", shape=(1, 3), data=[0.9, 0.06, 0.04]),
-        OutputTensor(name="total_entropy", datatype="FP32", shape=(1,), data=[0.392]),
-    ),
-)
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "description": "JSON, or JSON followed by binary tensors (`Inference-Header-Content-Length`).",
         "content": {
-            _JSON: {
-                "schema": schema_of(InferRequest),
-                "example": InferRequest(
-                    inputs=(InferInput(name="image", shape=(1,), datatype="BYTES", data=["iVBORw0KGgo..."]),)
-                ).model_dump(mode="json", exclude_none=True),
-            },
+            _JSON: {"schema": schema_of(InferRequest)},
             _BINARY: {"schema": {"type": "string", "format": "binary"}},
         },
     }
@@ -80,55 +64,36 @@ JsonLength = Annotated[
 ]
 
 
-def _documented(summary: str, example: Any, *problems: ProblemType, guarded: bool = True) -> dict[str, Any]:
-    extras = documented(summary, *problems, guarded=guarded)
-    body = example.model_dump(mode="json", exclude_none=True)
-    extras["responses"][200] = {"content": {_JSON: {"example": body}}}
-    return extras
-
-
-_METADATA_EXAMPLE: Final = ModelMetadata(
-    name="skin-lesions",
-    versions=("4",),
-    inputs=(TensorMetadata(name=codec.INPUT, datatype="BYTES", shape=(-1,)),),
-    outputs=(TensorMetadata(name="label", datatype="BYTES", shape=(-1,)),),
-)
 _MODEL: Final = "/models/{name}"
 _VERSION: Final = "/models/{name}/versions/{version}"
 
 
-@router.get(
-    "", dependencies=[EVERYBODY], **_documented("Describe the server", ServerMetadata(), guarded=False)
-)
+@router.get("", dependencies=[EVERYBODY], **documented("Describe the server", guarded=False))
 def read_server() -> ServerMetadata:
     """Say what the server is and which extensions of the protocol it speaks."""
     return ServerMetadata()
 
 
-@router.get(
-    "/health/live", dependencies=[EVERYBODY], **_documented("Is the server alive", Live(), guarded=False)
-)
+@router.get("/health/live", dependencies=[EVERYBODY], **documented("Is the server alive", guarded=False))
 def read_liveness() -> Live:
     """Answer."""
     return Live()
 
 
-@router.get(
-    "/health/ready", dependencies=[EVERYBODY], **_documented("Is the server ready", Ready(), guarded=False)
-)
+@router.get("/health/ready", dependencies=[EVERYBODY], **documented("Is the server ready", guarded=False))
 def read_readiness(predictions: PredictionsDep) -> Ready:
     """Answer if predictions are computed here."""
     predictions.predictor.check_available()
     return Ready()
 
 
-@router.get(_MODEL, **_documented("Describe a model", _METADATA_EXAMPLE, *_FINDS_NOTHING))
+@router.get(_MODEL, **documented("Describe a model", *_FINDS_NOTHING))
 def read_model(name: FederationName, predictions: PredictionsDep, caller: Member) -> ModelMetadata:
     """Describe the version of a federation's model that answers now: its number and its tensors."""
     return _metadata(predictions.versions.to_answer(caller, name, None))
 
 
-@router.get(_VERSION, **_documented("Describe a version of a model", _METADATA_EXAMPLE, *_FINDS_NOTHING))
+@router.get(_VERSION, **documented("Describe a version of a model", *_FINDS_NOTHING))
 def read_model_version(
     name: FederationName, version: VersionText, predictions: PredictionsDep, caller: Member
 ) -> ModelMetadata:
@@ -138,7 +103,7 @@ def read_model_version(
 
 @router.get(
     f"{_MODEL}/ready",
-    **_documented("Is a model ready", ModelReady(name="skin-lesions"), *_FINDS_NOTHING),
+    **documented("Is a model ready", *_FINDS_NOTHING),
 )
 def read_model_readiness(name: FederationName, predictions: PredictionsDep, caller: Member) -> ModelReady:
     """Answer if a version of the federation's model serves and predictions are computed here."""
@@ -149,7 +114,7 @@ def read_model_readiness(name: FederationName, predictions: PredictionsDep, call
 
 @router.get(
     f"{_VERSION}/ready",
-    **_documented("Is a version of a model ready", ModelReady(name="skin-lesions"), *_FINDS_NOTHING),
+    **documented("Is a version of a model ready", *_FINDS_NOTHING),
 )
 def read_model_version_readiness(
     name: FederationName, version: VersionText, predictions: PredictionsDep, caller: Member
@@ -163,7 +128,7 @@ def read_model_version_readiness(
 @router.post(
     f"{_MODEL}/infer",
     response_model=InferResponse,
-    **_documented("Infer", _EXAMPLE, *_INFERS),
+    **documented("Infer", *_INFERS),
     openapi_extra=_BODY,
 )
 async def infer(
@@ -187,7 +152,7 @@ async def infer(
 @router.post(
     f"{_VERSION}/infer",
     response_model=InferResponse,
-    **_documented("Infer with one version", _EXAMPLE, *_INFERS),
+    **documented("Infer with one version", *_INFERS),
     openapi_extra=_BODY,
 )
 async def infer_with_version(

@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 
 from pfedbayespt.protocol import Organisation, OrganisationCreate, Page, ProblemType
-from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Admin, Belonging, Overseeing, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.openapi import documented
@@ -19,8 +18,6 @@ router = APIRouter(prefix="/v1", tags=["organisations"])
     **documented(
         "Make an organisation known",
         ProblemType.ALREADY_EXISTS,
-        asks=request_examples.ORGANISATION,
-        example=examples.ORGANISATION.model_copy(update={"federations": ()}),
         status=201,
     ),
 )
@@ -30,7 +27,7 @@ def create_organisation(body: OrganisationCreate, context: ContextDep, caller: A
         return service.describe(service.create(tx, body), caller)
 
 
-@router.get("/organisations", **documented("List organisations", example=examples.ORGANISATIONS))
+@router.get("/organisations", **documented("List organisations"))
 def list_organisations(context: ContextDep, caller: Admin, page: PageDep) -> Page[Organisation]:
     """List all organisations, by name."""
     with context.database.read() as tx:
@@ -39,7 +36,7 @@ def list_organisations(context: ContextDep, caller: Admin, page: PageDep) -> Pag
 
 @router.get(
     "/organisations/{organisation}",
-    **documented("Read an organisation", ProblemType.NOT_FOUND, example=examples.ORGANISATION),
+    **documented("Read an organisation", ProblemType.NOT_FOUND),
 )
 def read_organisation(organisation: OrganisationName, context: ContextDep, caller: Belonging) -> Organisation:
     """Read an organisation that the caller belongs to, or one of a federation that the caller leads or audits."""
@@ -49,7 +46,7 @@ def read_organisation(organisation: OrganisationName, context: ContextDep, calle
 
 @router.get(
     "/federations/{name}/organisations",
-    **documented("List a federation's organisations", ProblemType.NOT_FOUND, example=examples.ORGANISATIONS),
+    **documented("List a federation's organisations", ProblemType.NOT_FOUND),
 )
 def list_members(
     name: FederationName, context: ContextDep, caller: Overseeing, page: PageDep

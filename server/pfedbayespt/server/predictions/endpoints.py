@@ -12,19 +12,16 @@ from starlette.concurrency import run_in_threadpool
 from pfedbayespt.protocol import (
     BatchItem,
     BatchRequest,
-    ClassProbability,
     Prediction,
     PredictionBatch,
     PredictionOptions,
     PredictionRequest,
     ProblemType,
-    Uncertainty,
-    digest_of_bytes,
 )
-from pfedbayespt.server import problems, request_examples
+from pfedbayespt.server import problems
 from pfedbayespt.server.auth import Caller, Predicting
-from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError, ImageRejected
-from pfedbayespt.server.openapi import documented, schema_of, sent
+from pfedbayespt.server.errors import BodyTooLarge, CoordinatorError
+from pfedbayespt.server.openapi import documented, schema_of
 from pfedbayespt.server.paths import FederationName
 from pfedbayespt.server.predictions import trying
 from pfedbayespt.server.predictions.admission import Admission, Ticket
@@ -43,27 +40,6 @@ from pfedbayespt.server.trials.tallies import Tallies
 
 router = APIRouter(prefix="/v1/federations/{name}/predictions", tags=["predictions"])
 
-_EXAMPLE: Final = Prediction(
-    federation="skin-lesions",
-    label="benign",
-    probabilities=(
-        ClassProbability(label="benign", probability=0.9),
-        ClassProbability(label="malignant", probability=0.06),
-        ClassProbability(label="unsure", probability=0.04),
-    ),
-    uncertainty=Uncertainty(
-        total_entropy_nats=0.392,
-        aleatoric_entropy_nats=0.377,
-        epistemic_entropy_nats=0.015,
-        epistemic_entropy_corrected_nats=0.016,
-        prompt_variance=0.0021,
-    ),
-    model_version=4,
-    model_digest=digest_of_bytes(b"result"),
-    num_samples=16,
-    seed=7302694178412086549,
-    image_digest=digest_of_bytes(b"image"),
-)
 _FILE: Final = {"type": "string", "format": "binary"}
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -74,25 +50,12 @@ _BODY: Final[dict[str, Any]] = {
             FORM_TYPE: {
                 "schema": {"type": "object", "required": [IMAGE_PART], "properties": {IMAGE_PART: _FILE}}
             },
-            JSON_TYPE: {
-                "schema": schema_of(PredictionRequest),
-                "example": sent(request_examples.PREDICTION),
-            },
+            JSON_TYPE: {"schema": schema_of(PredictionRequest)},
         },
     }
 }
 
 
-_BATCH_EXAMPLE: Final = PredictionBatch(
-    items=(
-        BatchItem(index=0, status=200, prediction=_EXAMPLE),
-        BatchItem(
-            index=1,
-            status=422,
-            problem=problems.document_of(ImageRejected("the content is no readable image"), "req_1"),
-        ),
-    )
-)
 _BATCH_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -105,10 +68,7 @@ _BATCH_BODY: Final[dict[str, Any]] = {
                     "properties": {IMAGE_PART: {"type": "array", "items": _FILE}},
                 }
             },
-            JSON_TYPE: {
-                "schema": schema_of(BatchRequest),
-                "example": sent(request_examples.PREDICTIONS),
-            },
+            JSON_TYPE: {"schema": schema_of(BatchRequest)},
         },
     }
 }
@@ -170,7 +130,6 @@ StickyHeader = Annotated[
         ProblemType.QUOTA_EXCEEDED,
         ProblemType.OVERLOADED,
         ProblemType.INFERENCE_UNAVAILABLE,
-        example=_EXAMPLE,
     ),
     openapi_extra=_BODY,
 )
@@ -219,7 +178,6 @@ async def predict(
         ProblemType.QUOTA_EXCEEDED,
         ProblemType.OVERLOADED,
         ProblemType.INFERENCE_UNAVAILABLE,
-        example=_BATCH_EXAMPLE,
     ),
     openapi_extra=_BATCH_BODY,
 )

@@ -10,7 +10,7 @@ from pfedbayespt.server.predictions.endpoints import PredictionsDep, asker_of
 router = APIRouter(prefix="/v1/feature-cache", tags=["predictions"])
 
 
-@router.delete("", **documented("Forget encoded images", example=FeaturesForgotten(num_bytes=12_582_912)))
+@router.delete("", **documented("Forget encoded images"))
 def forget_features(predictions: PredictionsDep, caller: Predicting) -> FeaturesForgotten:
     """Forget what this process keeps of the images that the caller's organisation has asked about; an admin: all.
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from pfedbayespt.protocol import ProblemType
-from pfedbayespt.server import logs, problems
+from pfedbayespt.server import logs, openapi, problems
 from pfedbayespt.server.auth import EVERYBODY, PREDICTING, Caller
 from pfedbayespt.server.errors import Overloaded
 from pfedbayespt.server.health import Health
@@ -43,6 +43,7 @@ def create_app(predictions: Predictions, identify: Identify, is_ready: Callable[
     app.dependency_overrides[PREDICTING] = _guard(identify)
     app.include_router(endpoints.router)
     app.include_router(_health(is_ready))
+    openapi.show_recorded_examples(app)
     problems.install(app)
     limit = BodyLimit(max_body_bytes(predictions.max_image_bytes), _BODY_DEADLINE_SECONDS)
     app.add_middleware(BodyLimits, render=problems.render_refusal, default=limit, rules=())
@@ -64,14 +65,12 @@ def _guard(identify: Identify) -> Callable[..., Caller]:
 def _health(is_ready: Callable[[], bool]) -> APIRouter:
     router = APIRouter(tags=["health"], dependencies=[EVERYBODY])
 
-    @router.get("/livez", **documented("Is the process alive", example=Health(), guarded=False))
+    @router.get("/livez", **documented("Is the process alive", guarded=False))
     def read_liveness() -> Health:
         """Answer."""
         return Health()
 
-    @router.get(
-        "/readyz", **documented("Can it serve", ProblemType.OVERLOADED, example=Health(), guarded=False)
-    )
+    @router.get("/readyz", **documented("Can it serve", ProblemType.OVERLOADED, guarded=False))
     def read_readiness() -> Health:
         """Answer once a version is loaded; a swap changes nothing."""
         if not is_ready():

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from pfedbayespt.protocol import Page, ProblemType, Round, RoundStatus
-from pfedbayespt.server import examples
 from pfedbayespt.server.auth import Caller, Member, Steering, visible_federation
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
@@ -23,7 +22,7 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
 
 @router.post(
     "/federations/{name}/rounds",
-    **documented("Start a round now", *_CHANGE, example=examples.ROUND, status=201),
+    **documented("Start a round now", *_CHANGE, status=201),
 )
 def start_round(name: FederationName, context: ContextDep, caller: Steering) -> Round:
     """Start a round by hand; those of `num_rounds` start by themselves."""
@@ -32,9 +31,7 @@ def start_round(name: FederationName, context: ContextDep, caller: Steering) -> 
         return service.describe(tx, round_)
 
 
-@router.get(
-    "/federations/{name}/rounds", **documented("List rounds", ProblemType.NOT_FOUND, example=examples.ROUNDS)
-)
+@router.get("/federations/{name}/rounds", **documented("List rounds", ProblemType.NOT_FOUND))
 def list_rounds(
     name: FederationName,
     context: ContextDep,
@@ -47,14 +44,14 @@ def list_rounds(
         return service.list_page(tx, visible_federation(tx, caller, name), page, status)
 
 
-@router.get("/rounds/{round_id}", **documented("Read a round", ProblemType.NOT_FOUND, example=examples.ROUND))
+@router.get("/rounds/{round_id}", **documented("Read a round", ProblemType.NOT_FOUND))
 def read_round(round_id: RoundId, context: ContextDep, caller: Member) -> Round:
     """Read a round, as an admin or as a site of its federation."""
     with context.database.read() as tx:
         return service.describe(tx, service.find(tx, caller, round_id))
 
 
-@router.post("/rounds/{round_id}/close", **documented("Close a round now", *_CHANGE, example=examples.ROUND))
+@router.post("/rounds/{round_id}/close", **documented("Close a round now", *_CHANGE))
 def close_round(round_id: RoundId, context: ContextDep, caller: Steering) -> Round:
     """End collecting before the deadline and aggregate what is there, if that is a quorum."""
     deadline = timedelta(seconds=context.settings.aggregation_deadline_seconds)
@@ -65,7 +62,7 @@ def close_round(round_id: RoundId, context: ContextDep, caller: Steering) -> Rou
     return _change(context, caller, round_id, close)
 
 
-@router.post("/rounds/{round_id}/abandon", **documented("Abandon a round", *_CHANGE, example=examples.ROUND))
+@router.post("/rounds/{round_id}/abandon", **documented("Abandon a round", *_CHANGE))
 def abandon_round(round_id: RoundId, context: ContextDep, caller: Steering) -> Round:
     """End a live round without a result."""
 

@@ -18,7 +18,6 @@ from pfedbayespt.protocol import (
     SiteStatus,
 )
 from pfedbayespt.protocol import Site as SiteMessage
-from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import (
     EVERYBODY,
     Caller,
@@ -48,8 +47,6 @@ _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
     **documented(
         "Create an enrolment token",
         *_CHANGE,
-        asks=request_examples.ENROLMENT_TOKEN,
-        example=examples.ENROLMENT_TOKEN,
         status=201,
     ),
 )
@@ -74,8 +71,6 @@ def create_enrolment_token(
         ProblemType.ENROLMENT_TOKEN_REFUSED,
         ProblemType.ALREADY_EXISTS,
         ProblemType.SIGNATURE_REJECTED,
-        asks=request_examples.SITE,
-        example=examples.SITE_ENROLMENT,
         status=201,
         guarded=False,
     ),
@@ -88,14 +83,14 @@ def enrol_site(body: SiteEnrol, context: ContextDep) -> SiteEnrolment:
     return enrolment
 
 
-@router.get("/sites/me", **documented("Read the calling site", example=examples.SITE))
+@router.get("/sites/me", **documented("Read the calling site"))
 def read_own_site(context: ContextDep, caller: Site) -> SiteMessage:
     """Say who the caller is."""
     with context.database.read() as tx:
         return service.describe(service.find_own(tx, caller), caller.federation)
 
 
-@router.get("/sites/me/assignment", **documented("Ask what to do", example=examples.ASSIGNMENT))
+@router.get("/sites/me/assignment", **documented("Ask what to do"))
 def read_assignment(context: ContextDep, caller: Site) -> Assignment:
     """Say what the calling site should do now: train, evaluate, wait, or nothing more. Also its heartbeat."""
     settings = context.settings
@@ -116,8 +111,6 @@ def read_assignment(context: ContextDep, caller: Site) -> Assignment:
         "Leave the federation",
         ProblemType.SIGNATURE_REJECTED,
         ProblemType.TRANSITION_NOT_ALLOWED,
-        asks=request_examples.LEAVE,
-        example=examples.SITE.model_copy(update={"status": SiteStatus.REVOKED}),
     ),
 )
 def leave_federation(body: SiteLeave, context: ContextDep, caller: Site) -> SiteMessage:
@@ -132,9 +125,7 @@ def leave_federation(body: SiteLeave, context: ContextDep, caller: Site) -> Site
     return message
 
 
-@router.get(
-    "/federations/{name}/sites", **documented("List sites", ProblemType.NOT_FOUND, example=examples.SITES)
-)
+@router.get("/federations/{name}/sites", **documented("List sites", ProblemType.NOT_FOUND))
 def list_sites(
     name: FederationName,
     context: ContextDep,
@@ -152,19 +143,19 @@ def list_sites(
         return service.list_page(tx, federation, page, organisation=tenant or organisation, status=status)
 
 
-@router.post("/sites/{site_id}/suspend", **documented("Suspend a site", *_CHANGE, example=examples.SITE))
+@router.post("/sites/{site_id}/suspend", **documented("Suspend a site", *_CHANGE))
 def suspend_site(site_id: SiteId, context: ContextDep, caller: Steering) -> SiteMessage:
     """Shut a site out from its next request on, until it is reinstated."""
     return _change(context, caller, site_id, lifecycle.suspend)
 
 
-@router.post("/sites/{site_id}/reinstate", **documented("Reinstate a site", *_CHANGE, example=examples.SITE))
+@router.post("/sites/{site_id}/reinstate", **documented("Reinstate a site", *_CHANGE))
 def reinstate_site(site_id: SiteId, context: ContextDep, caller: Steering) -> SiteMessage:
     """Let a suspended site take part again."""
     return _change(context, caller, site_id, lifecycle.reinstate)
 
 
-@router.post("/sites/{site_id}/revoke", **documented("Revoke a site", *_CHANGE, example=examples.SITE))
+@router.post("/sites/{site_id}/revoke", **documented("Revoke a site", *_CHANGE))
 def revoke_site(site_id: SiteId, context: ContextDep, caller: Managing) -> SiteMessage:
     """Shut a site out for good. Its updates that are not aggregated yet are discarded."""
     return _change(context, caller, site_id, service.revoke)

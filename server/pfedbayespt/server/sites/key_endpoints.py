@@ -15,11 +15,10 @@ from pfedbayespt.protocol import (
     SiteKeyRetire,
     TokenRequest,
 )
-from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import EVERYBODY, Site
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.federations import repository as federations
-from pfedbayespt.server.openapi import asking, documented
+from pfedbayespt.server.openapi import documented
 from pfedbayespt.server.paths import KeyIdInPath
 from pfedbayespt.server.sites import keys, repository
 
@@ -29,7 +28,7 @@ router = APIRouter(tags=["keys"])
 @router.get(
     IDENTITY_PATH,
     dependencies=[EVERYBODY],
-    **documented("Read the coordinator's key", example=examples.IDENTITY, guarded=False),
+    **documented("Read the coordinator's key", guarded=False),
 )
 def read_identity(context: ContextDep) -> CoordinatorIdentity:
     """Read the public key that receipts, terms and manifests are signed with. Sites pin it when they enrol."""
@@ -43,10 +42,8 @@ def read_identity(context: ContextDep) -> CoordinatorIdentity:
         "Get an access token",
         ProblemType.AUTHENTICATION_REQUIRED,
         ProblemType.PERMISSION_DENIED,
-        example=examples.ACCESS_TOKEN,
         guarded=False,
     ),
-    openapi_extra=asking(request_examples.ACCESS_TOKEN, "application/x-www-form-urlencoded"),
 )
 def get_access_token(body: Annotated[TokenRequest, Form()], context: ContextDep) -> AccessToken:
     """Exchange an assertion that a site signed (RFC 7523, `private_key_jwt`) for a token that is good for minutes.
@@ -57,7 +54,7 @@ def get_access_token(body: Annotated[TokenRequest, Form()], context: ContextDep)
         return keys.exchange(tx, body.client_assertion, context.signer, context.settings.access_token_seconds)
 
 
-@router.get("/v1/sites/me/keys", **documented("List keys", example=examples.SITE_KEYS))
+@router.get("/v1/sites/me/keys", **documented("List keys"))
 def list_keys(context: ContextDep, caller: Site) -> Page[SiteKey]:
     """List the calling site's live keys, oldest first: one, or two while they are being changed."""
     with context.database.read() as tx:
@@ -73,8 +70,6 @@ def list_keys(context: ContextDep, caller: Site) -> Page[SiteKey]:
         ProblemType.SIGNATURE_REJECTED,
         ProblemType.ALREADY_EXISTS,
         ProblemType.TRANSITION_NOT_ALLOWED,
-        asks=request_examples.KEY,
-        example=examples.SITE_KEY,
     ),
 )
 def add_key(body: SiteKeyAdd, context: ContextDep, caller: Site) -> SiteKey:
@@ -90,8 +85,6 @@ def add_key(body: SiteKeyAdd, context: ContextDep, caller: Site) -> SiteKey:
         "Retire a key",
         ProblemType.NOT_FOUND,
         ProblemType.SIGNATURE_REJECTED,
-        asks=request_examples.RETIRED_KEY,
-        example=examples.SITE_KEY,
     ),
 )
 def retire_key(key_id: KeyIdInPath, body: SiteKeyRetire, context: ContextDep, caller: Site) -> SiteKey:

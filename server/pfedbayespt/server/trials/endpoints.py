@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 
 from pfedbayespt.protocol import Page, ProblemType, Trial, TrialCreate
-from pfedbayespt.server import examples, request_examples
 from pfedbayespt.server.auth import Reading, Steering, visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.openapi import documented
@@ -21,8 +20,6 @@ router = APIRouter(prefix="/v1/federations/{name}/trials", tags=["predictions"])
         ProblemType.NOT_FOUND,
         ProblemType.NO_SERVING_VERSION,
         ProblemType.TRANSITION_NOT_ALLOWED,
-        asks=request_examples.TRIAL,
-        example=examples.TRIAL,
         status=201,
     ),
 )
@@ -35,14 +32,14 @@ def start_trial(name: FederationName, body: TrialCreate, context: ContextDep, ca
         return service.start(tx, visible_federation(tx, caller, name, lock=True), body)
 
 
-@router.get("", **documented("List trials", ProblemType.NOT_FOUND, example=examples.TRIALS))
+@router.get("", **documented("List trials", ProblemType.NOT_FOUND))
 def list_trials(name: FederationName, context: ContextDep, caller: Reading, page: PageDep) -> Page[Trial]:
     """List the federation's trials and what each has shown, newest first."""
     with context.database.read() as tx:
         return service.list_page(tx, visible_federation(tx, caller, name), page)
 
 
-@router.get("/{trial_id}", **documented("Read a trial", ProblemType.NOT_FOUND, example=examples.TRIAL))
+@router.get("/{trial_id}", **documented("Read a trial", ProblemType.NOT_FOUND))
 def read_trial(name: FederationName, trial_id: TrialId, context: ContextDep, caller: Reading) -> Trial:
     """Read a trial and what it has shown so far, written down about once a second."""
     with context.database.read() as tx:
@@ -50,7 +47,7 @@ def read_trial(name: FederationName, trial_id: TrialId, context: ContextDep, cal
         return service.describe(service.find(tx, federation, trial_id), federation.name)
 
 
-@router.post("/{trial_id}/stop", **documented("Stop a trial", ProblemType.NOT_FOUND, example=examples.TRIAL))
+@router.post("/{trial_id}/stop", **documented("Stop a trial", ProblemType.NOT_FOUND))
 def stop_trial(name: FederationName, trial_id: TrialId, context: ContextDep, caller: Steering) -> Trial:
     """End a trial: from the next request on the version that serves answers everybody. Safe to repeat."""
     with context.database.write(caller.actor) as tx:

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import Page, ProblemType, Receipt, Update, UpdateStatement, UpdateStatus
-from pfedbayespt.server import examples
 from pfedbayespt.server.auth import Reading, Site, SiteCaller
 from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.context import Context, ContextDep
@@ -42,9 +41,8 @@ router = APIRouter(prefix="/v1", tags=["updates"])
         ProblemType.BODY_TIMEOUT,
         ProblemType.UNSUPPORTED_MEDIA_TYPE,
         ProblemType.STORAGE_EXHAUSTED,
-        example=examples.RECEIPT,
         status=201,
-        repeatable=True,
+        repeatable=Receipt,
     ),
     openapi_extra=tensor_body("The deltas of the shared parameters, with the update's manifest."),
 )
@@ -85,7 +83,7 @@ async def submit_update(
 
 @router.get(
     "/rounds/{round_id}/updates",
-    **documented("List a round's updates", ProblemType.NOT_FOUND, example=examples.UPDATES),
+    **documented("List a round's updates", ProblemType.NOT_FOUND),
 )
 def list_updates(
     round_id: RoundId,
@@ -99,9 +97,7 @@ def list_updates(
         return service.list_page(tx, rounds.find(tx, caller, round_id), page, status)
 
 
-@router.get(
-    "/updates/{update_id}", **documented("Read an update", ProblemType.NOT_FOUND, example=examples.UPDATE)
-)
+@router.get("/updates/{update_id}", **documented("Read an update", ProblemType.NOT_FOUND))
 def read_update(update_id: UpdateId, context: ContextDep, caller: Reading) -> Update:
     """Read an update's manifest, verdict and share."""
     with context.database.read() as tx:

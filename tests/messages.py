@@ -62,7 +62,7 @@ _UPDATE: Final = digest_of_bytes(b"update")
 _SIGNED: Final = {"key_id": "key_" + "5f" * 16, "signature": "A" * 86}
 IDENTITY: Final = CoordinatorIdentity(key_id=_SIGNED["key_id"], public_key="A" * 43)
 ACCESS_TOKEN: Final = AccessToken(
-    access_token="eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJzaXRfNGQxZiJ9.AAAA",  # noqa: S106
+    access_token="eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJzaXRfNGQxZiJ9.AAAA",
     expires_in=900,
 )
 SITE_KEY: Final = SiteKey(key_id=_SIGNED["key_id"], public_key="A" * 43, created_at=_NOON)
