@@ -19,16 +19,10 @@ import argparse
 import json
 import multiprocessing
 import os
-import secrets
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median
@@ -36,7 +30,13 @@ from typing import Any
 
 import numpy as np
 from stamina import instrumentation
-from synthetic_sites import (
+
+from pfedbayespt.client import CoordinatorClient, Timeouts
+from pfedbayespt.client.authentication import SiteIdentity
+from pfedbayespt.demo.processes import coordinator_process
+from pfedbayespt.protocol import Assignment, Round, SigningKey, tensors
+from pfedbayespt.simulation.measuring import Meter
+from pfedbayespt.simulation.synthetic import (
     FEDERATION,
     SyntheticSite,
     blank_parameters,
@@ -46,10 +46,6 @@ from synthetic_sites import (
     specification,
 )
 
-from pfedbayespt.client import CoordinatorClient, Timeouts, TransportError
-from pfedbayespt.client.authentication import SiteIdentity
-from pfedbayespt.protocol import Assignment, Round, SigningKey, tensors
-
 SITES, MEGABYTES = (4, 16, 64), (0.1, 1.0, 10.0)
 SLOPE_SITES, SLOPE_MEGABYTES = (8, 16, 32, 64), 10.0
 MAX_ERROR = 1e-6
@@ -58,67 +54,24 @@ _HEARTBEAT_SECONDS = 0.1
 _PATIENT = Timeouts(total_seconds=600.0)
 
 
-@dataclass(frozen=True)
-class Coordinator:
-    """The process that is measured."""
-
-    pid: int
-    url: str
-    token: str
-
-    def cpu_seconds(self) -> float:
-        """Return what it has used, in user and system mode."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def peak_rss_mb(self) -> float:
-        """Return the most memory it ever had, in units of 10^6 bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(kilobytes) * 1024 / 1e6
-
-
-@contextmanager
-def coordinator(folder: Path, poll_seconds: float) -> Iterator[Coordinator]:
-    """Run `pfedbayespt coordinator run` on an empty folder."""
-    token, port = secrets.token_urlsafe(32), _free_port()
-    settings = {
-        "PFEDBAYESPT_ADMIN_TOKEN": token,
-        "PFEDBAYESPT_DATA_DIR": str(folder),
-        "PFEDBAYESPT_PORT": str(port),
-        "PFEDBAYESPT_RETRY_AFTER_SECONDS": str(poll_seconds),
-    }
-    program = Path(sys.executable).with_name("pfedbayespt")
-    with (folder.parent / "coordinator.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "coordinator", "run"], env=os.environ | settings, stdout=log, stderr=log
-        )
-    running = Coordinator(process.pid, f"http://127.0.0.1:{port}", token)
-    try:
-        _await_ready(running, process)
-        yield running
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
 def measure(num_sites: int, megabytes: float, num_rounds: int, poll_seconds: float) -> dict[str, float]:
     """Run one case and return its figures."""
     arrays = blank_parameters(megabytes)
     with (
         tempfile.TemporaryDirectory(prefix="bench-coordinator-", dir=os.environ.get("BENCH_DIR")) as scratch,
-        coordinator(Path(scratch) / "data", poll_seconds) as running,
-        CoordinatorClient(running.url, running.token, timeouts=_PATIENT) as admin,
+        coordinator_process(Path(scratch), {"PFEDBAYESPT_RETRY_AFTER_SECONDS": str(poll_seconds)}) as running,
+        CoordinatorClient(running.url, running.admin_token, timeouts=_PATIENT) as admin,
     ):
+        meter = Meter(running.pid)
         found(admin, specification(num_sites), arrays)
         sites = [
             SyntheticSite.enrol(admin, running.url, number, arrays, _PATIENT) for number in range(num_sites)
         ]
         with heartbeats(running.url, sites[0].identity) as waits:
             _play(sites, WARM_UP_ROUNDS)
-            begun, used = time.monotonic(), running.cpu_seconds()
+            begun, used = time.monotonic(), meter.cpu_seconds()
             _play(sites, WARM_UP_ROUNDS + num_rounds)
-            used = running.cpu_seconds() - used
+            used = meter.cpu_seconds() - used
         waited = [wait for at, wait in waits if at >= begun]
         rounds = sorted(admin.rounds.list(FEDERATION), key=lambda one: one.round_number)
         counted = rounds[WARM_UP_ROUNDS : WARM_UP_ROUNDS + num_rounds]
@@ -127,7 +80,7 @@ def measure(num_sites: int, megabytes: float, num_rounds: int, poll_seconds: flo
             "megabytes": megabytes,
             "seconds_per_round_p50": round(median(_durations(rounds, counted)), 4),
             "cpu_seconds_per_update": round(used / (num_sites * num_rounds), 5),
-            "peak_rss_mb": round(running.peak_rss_mb(), 1),
+            "peak_rss_mb": round(meter.peak_rss_mb(), 1),
             "heartbeat_p99_ms": round(float(np.percentile(waited, 99)) * 1e3, 2),
             "mean_error": max(_error(admin, one, sites) for one in counted),
         }
@@ -197,24 +150,6 @@ def _ask(url: str, site_id: str, key_pem: bytes, audience: str, stop: Event, the
 def slope(peaks: dict[int, float]) -> float:
     """Return by how many megabytes peak memory grows with each further site: least squares."""
     return float(np.polyfit(list(peaks), list(peaks.values()), 1)[0])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _await_ready(running: Coordinator, process: "subprocess.Popen[bytes]") -> None:
-    with CoordinatorClient(running.url, timeouts=Timeouts(total_seconds=1.0)) as client:
-        deadline = time.monotonic() + 60.0
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if client.is_ready():
-                    return
-            except TransportError:
-                time.sleep(0.1)
-    raise RuntimeError("the coordinator does not start; its log is coordinator.log beside its folder")
 
 
 def _cases(arguments: argparse.Namespace) -> list[tuple[int, float]]:

@@ -3,9 +3,9 @@
 import bench_coordinator
 import numpy as np
 import pytest
-from synthetic_sites import blank_parameters, deltas, draws, mean_delta
 
 from pfedbayespt.protocol import RoundTask
+from pfedbayespt.simulation.synthetic import blank_parameters, deltas, draws, mean_delta
 
 
 def test_every_site_and_round_has_numbers_of_its_own_and_draws_them_again() -> None:

@@ -11,10 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from synthetic_sites import SyntheticSite, blank_parameters, found, live_together, specification
 from tests.e2e.test_readme import wait_until_ready
 
 from pfedbayespt.client import CoordinatorClient
+from pfedbayespt.simulation.synthetic import (
+    SyntheticSite,
+    blank_parameters,
+    found,
+    live_together,
+    specification,
+)
 
 ROOT = Path(__file__).parents[2]
 PORT = "18475"

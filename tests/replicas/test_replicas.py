@@ -9,15 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_sites import (
-    FEDERATION,
-    SyntheticSite,
-    blank_parameters,
-    found,
-    live_together,
-    mean_delta,
-    specification,
-)
 from tests.faults.process import CoordinatorProcess
 from tests.replicas.balancer import Balancer
 from tests.replicas.conftest import FULL, Backing
@@ -27,6 +18,15 @@ from tests.server.serving_parts import encoded, parameters_of, picture, specific
 from pfedbayespt.client import CoordinatorClient, Timeouts
 from pfedbayespt.protocol import Assignment, RoundStatus, tensors
 from pfedbayespt.server.operations import verify
+from pfedbayespt.simulation.synthetic import (
+    FEDERATION,
+    SyntheticSite,
+    blank_parameters,
+    found,
+    live_together,
+    mean_delta,
+    specification,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ARRAYS = blank_parameters(megabytes=0.5)

@@ -32,6 +32,7 @@ _EXTRAS = {
     "jinja2": "demo",
     "matplotlib": "demo",
     "onnx": "demo",
+    "ray": "ray",
     "sqlalchemy": "server",
     "stamina": "client",
     "timm": "client",

@@ -27,20 +27,29 @@ def read_specification(file: Path, backbone: Path) -> FederationSpecification:
     Raises:
         UserError: it cannot be read, is not a specification, or names another backbone.
     """
-    content = _parse(file)
     actual = digest_of_bytes(backbone.read_bytes())
-    part = content.get("backbone")
-    if isinstance(part, dict):
-        part.setdefault("weights_digest", actual)
-    try:
-        specification = FederationSpecification.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{file} is not a specification:\n{_faults(error)}") from error
+    specification = parse_specification(file, actual)
     if specification.backbone.weights_digest != actual:
         raise UserError(
             f"{file} names backbone {specification.backbone.weights_digest}, but {backbone} is {actual}"
         )
     return specification
+
+
+def parse_specification(file: Path, weights_digest: str) -> FederationSpecification:
+    """Read a specification from TOML or JSON; `weights_digest` is its backbone's, if it names none.
+
+    Raises:
+        UserError: it cannot be read, or is not a specification.
+    """
+    content = _parse(file)
+    part = content.get("backbone")
+    if isinstance(part, dict):
+        part.setdefault("weights_digest", weights_digest)
+    try:
+        return FederationSpecification.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{file} is not a specification:\n{_faults(error)}") from error
 
 
 def found(

@@ -9,6 +9,7 @@ from pfedbayespt.cli.auditing import rebuild, verify
 from pfedbayespt.cli.demo import demo
 from pfedbayespt.cli.failures import ExplainingGroup
 from pfedbayespt.cli.predict import predict
+from pfedbayespt.cli.simulate import simulate
 
 app = typer.Typer(
     name="pfedbayespt",
@@ -27,6 +28,7 @@ app.command()(predict)
 app.command()(verify)
 app.command()(rebuild)
 app.command()(demo)
+app.command()(simulate)
 
 
 @app.callback()

@@ -1,7 +1,7 @@
 """Printing for people (rich tables) and for programs (JSON)."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from pfedbayespt.protocol import Message
 _PIPE_WIDTH = 240
 
 Item = TypeVar("Item", bound=Message)
+Row = TypeVar("Row")
 Columns = Mapping[str, Callable[[Item], object]]
 
 
@@ -21,7 +22,12 @@ def show_all(items: Iterable[Item], columns: Columns[Item], *, as_json: bool) ->
     listed = list(items)
     if as_json:
         print_json([item.model_dump(mode="json") for item in listed])
-        return
+    else:
+        show_rows(listed, columns)
+
+
+def show_rows(listed: Sequence[Row], columns: Mapping[str, Callable[[Row], object]]) -> None:
+    """Print a table with one row for each of the things listed."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")

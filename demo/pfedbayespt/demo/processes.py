@@ -1,4 +1,7 @@
-"""The demo's processes: one coordinator and one per site, started with the commands a person would type."""
+"""Processes of ours, started with the commands a person would type: a coordinator, and one per site.
+
+The demo, simulations and benchmarks measure what people run, so they run it.
+"""
 
 import os
 import secrets
@@ -21,7 +24,7 @@ _POLL_SECONDS = 0.1
 
 
 class ProcessFailedError(RuntimeError):
-    """A process of the demo ended with an error; its log says why."""
+    """A process ended with an error; its log says why."""
 
     def __init__(self, name: str, code: int, log: Path) -> None:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
@@ -80,10 +83,37 @@ def running(
 
 @dataclass(frozen=True)
 class Coordinator:
-    """Where the coordinator answers and the token its admin uses."""
+    """Where the coordinator answers, the token its admin uses, and the process that it is."""
 
     url: str
     admin_token: str
+    pid: int
+
+
+@contextmanager
+def coordinator_process(
+    directory: Path, settings: dict[str, str], *, host: str = "127.0.0.1", port: int = 0
+) -> Iterator[Coordinator]:
+    """Run `pfedbayespt coordinator run` with its data and its log in `directory`, ready to answer.
+
+    `settings`: further environment variables. Port 0: any free one.
+
+    Raises:
+        ProcessFailedError: it does not become ready.
+    """
+    admin_token = secrets.token_urlsafe(32)
+    port = port or _free_port()
+    environment = {
+        "PFEDBAYESPT_ADMIN_TOKEN": admin_token,
+        "PFEDBAYESPT_DATA_DIR": str(directory / "coordinator"),
+        **settings,
+    }
+    arguments = ["coordinator", "run", "--host", host, "--port", str(port)]
+    with running("coordinator", arguments, directory / "coordinator.log", environment) as process:
+        coordinator = Coordinator(f"http://127.0.0.1:{port}", admin_token, process.handle.pid)
+        with CoordinatorClient(coordinator.url) as client:
+            _wait_until_ready(process, client)
+        yield coordinator
 
 
 @contextmanager
@@ -91,21 +121,13 @@ def running_coordinator(
     directory: Path, backbones: Path, port: int, *, worker_interval_seconds: float = 0.2
 ) -> Iterator[Coordinator]:
     """Run a coordinator with embedded inference on SQLite in `directory`, ready to answer."""
-    admin_token = secrets.token_urlsafe(32)
-    port = port or _free_port()
-    environment = {
-        "PFEDBAYESPT_ADMIN_TOKEN": admin_token,
-        "PFEDBAYESPT_DATA_DIR": str(directory / "coordinator"),
+    settings = {
         "PFEDBAYESPT_BACKBONE_CACHE_DIR": str(backbones),
         "PFEDBAYESPT_ROLES": '["coordinator", "inference"]',
         "PFEDBAYESPT_RETRY_AFTER_SECONDS": "0.3",
         "PFEDBAYESPT_WORKER_INTERVAL_SECONDS": str(worker_interval_seconds),
     }
-    arguments = ["coordinator", "run", "--host", "127.0.0.1", "--port", str(port)]
-    with running("coordinator", arguments, directory / "coordinator.log", environment) as process:
-        coordinator = Coordinator(f"http://127.0.0.1:{port}", admin_token)
-        with CoordinatorClient(coordinator.url) as client:
-            _wait_until_ready(process, client)
+    with coordinator_process(directory, settings, port=port) as coordinator:
         yield coordinator
 
 

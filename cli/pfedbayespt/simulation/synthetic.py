@@ -57,12 +57,17 @@ def blank_parameters(megabytes: float, num_tensors: int = 4) -> Arrays:
 
 def found(admin: CoordinatorClient, terms: FederationSpecification, arrays: Arrays) -> None:
     """Create and activate the federation."""
+    create(admin, terms, arrays)
+    admin.federations.activate(FEDERATION)
+
+
+def create(admin: CoordinatorClient, terms: FederationSpecification, arrays: Arrays) -> None:
+    """Create the federation with its initial parameters: sites can join, no round begins."""
     federation = admin.federations.create(FEDERATION, terms)
     manifest = ParametersManifest(
         federation=FEDERATION, specification_digest=federation.specification_digest, version_number=0
     )
     admin.federations.upload_initial_parameters(FEDERATION, tensors.encode(arrays, manifest))
-    admin.federations.activate(FEDERATION)
 
 
 def draws(arrays: Arrays, site: int) -> Arrays:
