@@ -40,7 +40,7 @@ class ObjectStoreServer:
     def __init__(self, program: Path) -> None:
         self._program = program
         self._folder = Path(tempfile.mkdtemp(prefix="s3-"))
-        self._ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+        self._ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -115,7 +115,8 @@ class ObjectStoreServer:
                 return
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free, and the one above each that its service listens on too."""
     candidates = random.SystemRandom().sample(range(12_000, 22_000), 200)
     free = [port for port in candidates if _is_free(port) and _is_free(port + _GRPC_OFFSET)]
     return free[:count]

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from tests.server.harness import Coordinator, running, settings_for
@@ -41,6 +42,15 @@ def test_objects_are_whole_and_named_once(objects: list[dict[str, Any]]) -> None
     names = [(each["kind"], each["metadata"]["name"]) for each in objects]
     assert len(set(names)) == len(names)
     assert all(each["apiVersion"] for each in objects)
+
+
+def test_objects_are_what_kubernetes_takes(objects: list[dict[str, Any]]) -> None:
+    kubernetes = kubernetes_validate.latest_version()
+    assert objects
+    for each in objects:
+        kubernetes_validate.validate(each, kubernetes, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(each | {"misspelt": {}}, kubernetes, strict=True)
 
 
 def test_every_selector_finds_its_pods(objects: list[dict[str, Any]]) -> None:
