@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup replicas bench-coordinator bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs examples openapi openapi-lint
+.PHONY: help setup replicas bench-coordinator bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs examples image-check openapi openapi-lint
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ faults: $(VENV)/.ready ## Kill and starve coordinators on both databases, and pr
 faults-site: $(VENV)/.ready ## Kill sites a hundred times at random moments over twenty rounds
 	PFEDBAYESPT_TEST_KILLS=100 PFEDBAYESPT_TEST_ROUNDS=20 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -q tests/client_sdk/test_kills.py
+
+image-check: $(VENV)/.ready ## Do the Dockerfile's steps in a chroot and start the coordinator there; needs root and debootstrap
+	IMAGE=full $(BIN)/python -m pytest tests/image -q -rs
 
 examples: $(VENV)/.ready ## Play a small federation, and record what the API document shows of it
 	$(BIN)/python -m scripts.record_examples
