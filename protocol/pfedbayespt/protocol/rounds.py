@@ -18,9 +18,7 @@ class Round(Message):
     base_digest: Digest
     result_version: int | None = Field(description="Number of the model version it led to.")
     quorum: int
-    cohort: tuple[str, ...] = Field(
-        description="Ids of the sites that are asked; in a site's assignment, its own alone."
-    )
+    cohort: tuple[str, ...] = Field(description="Ids of the sites that are asked.")
     updates_accepted: int
     updates_quarantined: int
     abandoned_reason: str | None = None
