@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = {"protocol", "model", "client", "server", "cli", "demo"}
+PARTS = {"protocol", "model", "client", "testing", "server", "cli", "demo", "simulation"}
 
 
 def dockerfile_stage(name: str) -> list[str]:

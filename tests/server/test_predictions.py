@@ -424,4 +424,4 @@ def test_the_documentation_shows_every_form_and_every_problem(serving: Coordinat
         "X-Sticky-Key",
     }  # fmt: skip
     example = operation["responses"]["200"]["content"]["application/json"]["example"]
-    assert Prediction.model_validate_json(json.dumps(example)).label == "benign"
+    assert Prediction.model_validate_json(json.dumps(example)).federation == "skin-lesions"
