@@ -42,7 +42,8 @@ tutorial() {
         images=${images/FULL/Scale(3, 1, 1, 1, num_rounds=1, local_epochs=1)}
     fi
     bash -euo pipefail -c "$images"
-    for name in joining training asking; do run_block "$name"; done
+    local part
+    for part in joining training asking; do run_block "$part"; done
 }
 
 step "clone" git clone --quiet --no-hardlinks "$repository" "$folder/pfedbayespt"
@@ -58,4 +59,4 @@ trap 'kill -- -"$coordinator" 2>/dev/null || true; [ -n "${1:-}" ] || rm -rf "$f
 step "the coordinator answers" wait_until_ready
 step "tutorial: found, join, train, ask" tutorial
 
-printf '\n%s\n' "${steps[@]}"
+printf '%s\n' "" "${steps[@]}"
