@@ -21,7 +21,9 @@ PAGES = (
     "/sites",
     "/try",
     "/events",
+    "/initial-parameters",
 )
+READ = ["/ui/federations", "/ui/create", *(f"/ui/federations/alpha{page}" for page in PAGES)]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def events_of(coordinator: Coordinator, action: str) -> list[Any]:
     return [event for event in page["items"] if event["action"] == action]
 
 
-@pytest.mark.parametrize("path", ["/ui/federations", *(f"/ui/federations/alpha{page}" for page in PAGES)])
+@pytest.mark.parametrize("path", READ)
 def test_nobody_sees_a_page_without_signing_in(shared: Coordinator, path: str) -> None:
     answer = browser_of(shared, signed_in=False).get(path, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/ui/sign-in?next={path}")
@@ -103,9 +105,7 @@ def test_a_forged_session_is_none(shared: Coordinator) -> None:
         assert stranger.get("/ui/federations", follow_redirects=False).status_code == 303
 
 
-@pytest.mark.parametrize(
-    "path", ["/ui/sign-in", "/ui/federations", *(f"/ui/federations/alpha{p}" for p in PAGES)]
-)
+@pytest.mark.parametrize("path", ["/ui/sign-in", *READ])
 def test_every_page_forbids_whatever_is_inline_or_elsewhere(shared: Coordinator, path: str) -> None:
     answer = browser_of(shared).get(path)
     assert answer.status_code == 200

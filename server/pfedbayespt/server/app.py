@@ -202,6 +202,7 @@ def _limit_bodies(app: FastAPI, settings: Settings) -> None:
             BodyRule(_BATCH_UPLOADS, limit(settings.max_batch_bytes)),
             BodyRule(_INFERENCE_UPLOADS, limit(settings.max_batch_bytes)),
             BodyRule(ui.IMAGE_FORMS, limit(max_body_bytes(settings.max_image_bytes))),
+            BodyRule(ui.TENSOR_FORMS, limit(settings.max_update_bytes + ui.FORM_ENVELOPE_BYTES)),
         ),
     )
 

@@ -15,6 +15,7 @@ from pfedbayespt.protocol import (
     ProblemType,
 )
 from pfedbayespt.server.auth import Admin, Belonging, Caller, Steering, visible_federation
+from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.context import Context, ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.failpoints import failpoint
@@ -91,16 +92,29 @@ async def put_initial_parameters(
     """
     require_tensor_file(request.headers)
     announced = announced_body(request.headers, context.settings.max_update_bytes)
-    expected = await run_in_threadpool(_expect, context, caller, name, announced.digest)
+    await run_in_threadpool(_expect, context, caller, name, announced.digest)  # refused before it is sent
     with context.blobs.create() as blob:
         await receive_body(request.stream(), blob, announced)
-        schema = await run_in_threadpool(initial.check, blob.file, expected)
-        await run_in_threadpool(context.blobs.put, blob)
-        version, is_new = await run_in_threadpool(
-            _add_initial, context, caller, name, initial.File(blob.digest, blob.size_bytes, schema)
-        )
+        version, is_new = await run_in_threadpool(keep_initial, context, caller, name, blob)
     response.status_code = 201 if is_new else 200
     return version
+
+
+def keep_initial(
+    context: Context, caller: Caller, name: str, blob: TemporaryBlob
+) -> tuple[ModelVersion, bool]:
+    """Make a file that has arrived a draft's version 0, and say whether that is new.
+
+    Raises:
+        AlreadyExists: there is a version 0 with other bytes.
+        NotFound: there is no such federation.
+        ParametersRejected: the file is no parameters file of this federation.
+        TransitionNotAllowed: the federation is no draft any more.
+    """
+    expected = _expect(context, caller, name, blob.digest)
+    schema = initial.check(blob.file, expected)
+    context.blobs.put(blob)
+    return _add_initial(context, caller, name, initial.File(blob.digest, blob.size_bytes, schema))
 
 
 @router.post("/{name}/activate", **documented("Activate a federation", *_CHANGE))

@@ -1,5 +1,5 @@
 """The dashboard at `/ui`, and the API's documentation at `/docs`: pages for people, from this host alone."""
 
-from pfedbayespt.server.ui.site import IMAGE_FORMS, install, routers
+from pfedbayespt.server.ui.site import FORM_ENVELOPE_BYTES, IMAGE_FORMS, TENSOR_FORMS, install, routers
 
-__all__ = ["IMAGE_FORMS", "install", "routers"]
+__all__ = ["FORM_ENVELOPE_BYTES", "IMAGE_FORMS", "TENSOR_FORMS", "install", "routers"]

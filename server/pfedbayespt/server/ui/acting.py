@@ -148,7 +148,9 @@ _SITE: Final = {
 
 def offers_for_federation(federation: Federation, live: Round | None) -> list[Offer]:
     """Return what can be done with a federation now."""
-    keys = [key for key in _FEDERATION[federation.status] if not (live and key == "start-round")]
+    too_soon = {"start-round"} if live else set()
+    too_soon |= {"activate"} if federation.serving_version is None else set()  # no initial parameters yet
+    keys = [key for key in _FEDERATION[federation.status] if key not in too_soon]
     offers = [Offer(key, federation.name, federation.name) for key in keys]
     return offers + (offers_for_round(federation, live) if live else [])
 

@@ -7,14 +7,18 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
-from pfedbayespt.server.ui import acting, audit, reading, signing_in, stream, trying
+from pfedbayespt.server.ui import acting, audit, founding, reading, signing_in, stream, trying
 from pfedbayespt.server.ui import api_docs as api
 from pfedbayespt.server.ui.rendering import STATIC
 from pfedbayespt.server.ui.uploads import UploadsUnderWay
 
-_DASHBOARD: Final = (signing_in, reading, acting, audit, stream, trying)
+_DASHBOARD: Final = (signing_in, reading, founding, acting, audit, stream, trying)
 IMAGE_FORMS: Final = re.compile(r"/ui/federations/[^/]+/try")
 """Paths whose bodies hold an image."""
+TENSOR_FORMS: Final = re.compile(r"/ui/federations/[^/]+/initial-parameters")
+"""Paths whose bodies hold a tensor file."""
+FORM_ENVELOPE_BYTES: Final = 64 * 1024
+"""What a form takes beside the file in it."""
 
 
 def routers(*, dashboard: bool, api_docs: bool) -> list[APIRouter]:
