@@ -8,7 +8,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.client_sdk.harness import Coordinator
 
-from pfedbayespt.protocol import Federation, Round, digest_of_message
+from pfedbayespt.protocol import Federation, Round, digest_of_bytes, digest_of_message
 
 SPECIFICATION = """
 classes = ["circle", "square", "stripe"]
@@ -45,6 +45,22 @@ def specification(tmp_path: Path) -> Path:
 
 def create(admin: Run, specification: Path, backbone: Path, *words: object, name: str = "shapes"):
     return admin("create-federation", name, "--spec", specification, "--backbone", backbone, *words)
+
+
+def test_version_0_is_written_for_a_draft_and_is_what_founding_would_have_put(
+    admin: Run, coordinator: Coordinator, specification: Path, backbone_file: Path, tmp_path: Path
+) -> None:
+    assert create(admin, specification, backbone_file, "--draft").exit_code == 0
+    file = tmp_path / "version-0.safetensors"
+    result = admin("initial-parameters", "shapes", "--backbone", backbone_file, "--out", file)
+    assert result.exit_code == 0, result.output
+    assert digest_of_bytes(file.read_bytes()) == coordinator.admin.model_versions.get("shapes", 0).digest
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(backbone_file.read_bytes() + b" ")
+    refused = admin("initial-parameters", "shapes", "--backbone", other, "--out", tmp_path / "x")
+    assert refused.exit_code == 1
+    assert "federation shapes names backbone" in refused.output
+    assert not (tmp_path / "x").exists()
 
 
 def test_founding_takes_the_backbones_digest_and_activates(

@@ -46,6 +46,24 @@ def create_federation(
 
 
 @app.command()
+def initial_parameters(
+    federation: Federation,
+    backbone: Annotated[Path, typer.Option(help="The backbone's weights, a safetensors file.", exists=True)],
+    out: Annotated[Path, typer.Option(help="File to write.", dir_okay=False)],
+    url: Url,
+    token: Token,
+) -> None:
+    """Write version 0 of a draft that was created elsewhere, such as in the dashboard; put it there."""
+    from pfedbayespt.cli.founding import check_backbone, initial_parameters_file
+
+    with connect(url, token) as client:
+        specification = client.federations.get(federation).specification
+    check_backbone(specification, backbone, f"federation {federation}")
+    out.write_bytes(initial_parameters_file(federation, specification, backbone))
+    typer.echo(f"{out}: {out.stat().st_size} bytes; put it as the initial parameters of {federation}")
+
+
+@app.command()
 def invite(
     federation: Federation,
     organisation: Annotated[str, typer.Option(help="Who may join: lower-case letters, digits and hyphens.")],

@@ -27,13 +27,22 @@ def read_specification(file: Path, backbone: Path) -> FederationSpecification:
     Raises:
         UserError: it cannot be read, is not a specification, or names another backbone.
     """
+    specification = parse_specification(file, digest_of_bytes(backbone.read_bytes()))
+    check_backbone(specification, backbone, str(file))
+    return specification
+
+
+def check_backbone(specification: FederationSpecification, backbone: Path, whose: str) -> None:
+    """Return if the file is the specification's backbone.
+
+    Raises:
+        UserError: it is another one; `whose` the specification is comes into the message.
+    """
     actual = digest_of_bytes(backbone.read_bytes())
-    specification = parse_specification(file, actual)
     if specification.backbone.weights_digest != actual:
         raise UserError(
-            f"{file} names backbone {specification.backbone.weights_digest}, but {backbone} is {actual}"
+            f"{whose} names backbone {specification.backbone.weights_digest}, but {backbone} is {actual}"
         )
-    return specification
 
 
 def parse_specification(file: Path, weights_digest: str) -> FederationSpecification:
