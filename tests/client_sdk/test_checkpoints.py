@@ -12,6 +12,7 @@ from tests.client_sdk.transports import Killed, Spy
 from pfedbayespt.client import Site, events
 from pfedbayespt.client.checkpoints import Checkpoints
 from pfedbayespt.client.events import SiteEvent
+from pfedbayespt.client.state import cannot_be_written
 from pfedbayespt.model.config import BackboneConfig
 
 TRAINING = {"local_epochs": 4}
@@ -102,7 +103,7 @@ def test_a_full_disk_costs_the_checkpoint_and_nothing_else(
     site = coordinator.enrol(tmp_path / "state", "clinic-a")
 
     def full(file: Path, content: bytes) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise cannot_be_written(file, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     monkeypatch.setattr("pfedbayespt.client.checkpoints.write_whole", full)
     assert site.run(images / "train", images / "held-out").rounds_contributed == 2

@@ -1,7 +1,11 @@
 """What a site keeps on its disk, and who may read it."""
 
 import os
+import resource
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from pfedbayespt.client.personal import PersonalManifest, PersonalStore
 from pfedbayespt.client.state import Enrolment, Progress, StateDirectory
 from pfedbayespt.protocol import (
     CoordinatorIdentity,
+    Receipt,
     RoundTask,
     SigningKey,
     UpdateManifest,
@@ -58,6 +63,31 @@ def personal_file(value: float) -> bytes:
 
 def kept(state: StateDirectory) -> bytes | None:
     return PersonalStore(state.path / "personal").of_version(1)
+
+
+def receipt(update_id: str) -> Receipt:
+    return Receipt.signed(
+        _KEY,
+        federation="shapes",
+        update_id=update_id,
+        round_id="rnd_1",
+        site_id="sit_1",
+        digest=digest_of_bytes(b"update"),
+        size_bytes=6,
+        received_at=datetime(2026, 1, 1, tzinfo=UTC),
+        audit_head="0" * 64,
+    )
+
+
+@contextmanager
+def no_file_longer_than(num_bytes: int) -> Iterator[None]:
+    """Have the kernel cut every write of this process at that length, as a disk does that fills up meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def modes(root: Path) -> set[tuple[bool, int]]:
@@ -202,3 +232,38 @@ def test_removing_leaves_nothing_and_waits_for_no_one(state: StateDirectory) -> 
         StateDirectory.open(state.path).remove()
     state.remove()
     assert not state.path.exists()
+
+
+def test_a_receipt_that_does_not_fit_leaves_the_others_whole(state: StateDirectory) -> None:
+    file = state.path / "receipts.jsonl"
+    state.keep_receipt(receipt("upd_1"))
+    before = file.read_bytes()
+    with no_file_longer_than(len(before) + 10), pytest.raises(StateError, match="mend that and run the site"):
+        state.keep_receipt(receipt("upd_2"))
+    assert file.read_bytes() == before
+    state.keep_receipt(receipt("upd_2"))
+    kept_ids = [Receipt.model_validate_json(line).update_id for line in file.read_text().splitlines()]
+    assert kept_ids == ["upd_1", "upd_2"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda state: state.update_progress(rounds_contributed=2),
+        lambda state: PersonalStore(state.path / "personal").keep(personal_file(2.0)),
+        lambda state: Outbox(state.path).put(update_file(2.0), None),
+    ],
+    ids=["progress", "personal", "outbox"],
+)
+def test_what_does_not_fit_is_named_and_what_was_there_stays(
+    state: StateDirectory, write: Callable[[StateDirectory], None]
+) -> None:
+    state.update_progress(rounds_contributed=1)
+    PersonalStore(state.path / "personal").keep(personal_file(1.0))
+    Outbox(state.path).put(update_file(1.0), None)
+    before = {path: path.read_bytes() for path in state.path.rglob("*") if path.is_file()}
+    with no_file_longer_than(10), pytest.raises(StateError, match="cannot be written: File too large"):
+        write(state)
+    assert {path: path.read_bytes() for path in state.path.rglob("*") if path.is_file()} == before
+    write(state)
+    assert {path: path.read_bytes() for path in state.path.rglob("*") if path.is_file()} != before

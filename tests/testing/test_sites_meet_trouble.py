@@ -18,7 +18,7 @@ from pfedbayespt.client import Site, Timeouts, events
 from pfedbayespt.client.errors import StateError
 from pfedbayespt.client.events import SiteEvent
 from pfedbayespt.model.backbone import random_backbone
-from pfedbayespt.protocol import FederationSpecification, RoundStatus, tensors
+from pfedbayespt.protocol import FederationSpecification, Receipt, RoundStatus, tensors
 from pfedbayespt.testing.coordinator import FakeCoordinator
 from pfedbayespt.testing.faults import Fault
 
@@ -175,26 +175,40 @@ def test_a_coordinator_that_is_away_when_training_ends_gets_the_same_update_late
     np.testing.assert_equal(parameters(coordinator), undisturbed)
 
 
-def test_a_full_disk_is_named_and_the_run_goes_on_where_it_was_once_there_is_room(
+@pytest.mark.parametrize(
+    "moment",
+    [
+        events.SiteStarted,
+        events.ImagesEncoded,
+        events.RoundStarted,
+        events.EpochFinished,
+        events.UpdateSubmitted,
+        events.VersionEvaluated,
+    ],
+)
+def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_where_it_was_once_there_is_room(
     fake_coordinator: Callable[..., FakeCoordinator],
     place: Path,
     small_disk: Path,
     undisturbed: list[dict[str, Any]],
+    moment: type[SiteEvent],
 ) -> None:
     coordinator = start(fake_coordinator, place)
     site, filler = join(coordinator, place, small_disk / "clinic"), small_disk / "filler"
 
     def fill(event: SiteEvent) -> None:
-        if isinstance(event, events.EpochFinished) and event.epoch == event.num_epochs:
-            with suppress(OSError), filler.open("wb", buffering=0) as file:
+        if isinstance(event, moment):
+            with suppress(OSError), filler.open("ab", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
 
     with pytest.raises(StateError, match="No space left on device; mend that and run the site again"):
         site.run(place / "images", on_event=fill)
-    assert len(coordinator.federation.versions) == 2
     filler.unlink()
-    Site.resume(site.directory).run(place / "images")
+    again = Site.resume(site.directory).run(place / "images")
+    receipts = (site.directory / "receipts.jsonl").read_text().splitlines()
+    assert len({Receipt.model_validate_json(receipt).round_id for receipt in receipts}) == 3
+    assert again.rounds_contributed == 3
     np.testing.assert_equal(parameters(coordinator), undisturbed)
 
 

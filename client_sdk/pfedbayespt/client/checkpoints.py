@@ -13,6 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pfedbayespt.client.errors import StateError
 from pfedbayespt.client.state import write_whole
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,8 @@ class Checkpoint:
     def write(self, content: bytes) -> None:
         """Keep `content` in place of what was kept before."""
         try:
-            self.file.parent.mkdir(mode=0o700, exist_ok=True)
             write_whole(self.file, content)
-        except OSError as error:
+        except StateError as error:
             logger.warning("no checkpoint is kept: %s", error)
 
 

@@ -5,12 +5,14 @@ Rules:
    name says what encoded them: another backbone, insertion or image size never meets the wrong contexts, and a
    chunk is encoded as one whole, so that its bits do not depend on what the disk held before.
 2. Contexts are image data: folders are 0700, files 0600, none is ever sent, and `purge` removes them.
-3. At most `max_bytes` are kept. What does not fit is not kept; nothing is thrown out for it.
+3. At most `max_bytes` are kept, and no more than the disk has room for. What does not fit is not kept; nothing is
+   thrown out for it.
 4. What cannot be read is encoded again.
 """
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,10 +24,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pfedbayespt.client.errors import StateError
 from pfedbayespt.client.state import write_whole
 from pfedbayespt.model.config import BackboneConfig
 from pfedbayespt.model.insertion import Context, Insertion
 
+logger = logging.getLogger(__name__)
 DEFAULT_STORE_BYTES = 20 * 2**30
 
 
@@ -65,9 +69,12 @@ class ContextStore:
         if self._num_bytes + context.num_bytes > self._max_bytes:
             return False
         content = save(context.named_tensors())
-        for folder in (self._folder.parent, self._folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(self._file(pixels_digest), content)
+        try:
+            self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._file(pixels_digest), content)
+        except (OSError, StateError) as error:
+            logger.warning("encoded images are not kept: %s", error)
+            return False
         self._num_bytes += len(content)
         return True
 

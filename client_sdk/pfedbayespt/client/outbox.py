@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from pfedbayespt.client.errors import StateError
 from pfedbayespt.client.personal import PersonalStore
-from pfedbayespt.client.state import flush_folder, write_through
+from pfedbayespt.client.state import cannot_be_written, flush_folder, write_through
 from pfedbayespt.protocol import TensorFileError, UpdateManifest, tensors
 
 _UPDATE, _PERSONAL = "update.safetensors", "personal.safetensors"
@@ -53,10 +53,7 @@ class Outbox:
             flush_folder(beside)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
-            raise StateError(
-                f"the finished update cannot be kept in {self._folder.parent}: {error.strerror}; "
-                "mend that and run the site again, it goes on where it was"
-            ) from error
+            raise cannot_be_written(self._folder, error) from error
         self.discard()
         beside.rename(self._folder)
         flush_folder(self._folder.parent)

@@ -43,7 +43,6 @@ class PersonalStore:
 
     def keep(self, content: bytes) -> None:
         """Keep a file, in place of what was tuned from the same version before."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
         write_whole(self._file(version_of(content)), content)
         self._forget_the_oldest()
 

@@ -183,13 +183,22 @@ class StateDirectory:
         self._write("serving.json", serving)
 
     def keep_receipt(self, receipt: Receipt) -> None:
-        """Add a receipt to those that are kept, and wait until it is on the disk."""
+        """Add a receipt to those that are kept, and wait until it is on the disk.
+
+        Raises:
+            StateError: the disk is full or broken; nothing of it is kept.
+        """
         file = self.path / "receipts.jsonl"
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(receipt.model_dump_json().encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        before = os.fstat(descriptor).st_size
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(receipt.model_dump_json().encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            os.truncate(file, before)  # half a line would spoil the next one
+            raise cannot_be_written(file, error) from error
 
     def remove(self) -> None:
         """Remove the directory with everything in it; who the site is goes last, so that this can be tried again.
@@ -219,15 +228,29 @@ class StateDirectory:
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Replace `file` by `content` so that a kill leaves the old or the new one, and only its owner may read it."""
+    """Replace `file` by `content` so that a kill leaves the old or the new one, and only its owner may read it.
+
+    Its folder is made if it is missing.
+
+    Raises:
+        StateError: the disk is full or broken; the old one is still there.
+    """
     beside = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.new")
     try:
+        file.parent.mkdir(mode=0o700, exist_ok=True)
         write_through(beside, content)
-    except OSError:  # a full disk, above all: leave it no fuller than before
-        beside.unlink(missing_ok=True)
-        raise
-    beside.replace(file)
-    flush_folder(file.parent)
+        beside.replace(file)
+        flush_folder(file.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)  # leave the disk no fuller than before
+        raise cannot_be_written(file, error) from error
+
+
+def cannot_be_written(place: Path, error: OSError) -> StateError:
+    """Return what to raise when the disk is full or broken."""
+    return StateError(
+        f"{place} cannot be written: {error.strerror}; mend that and run the site again, it goes on where it was"
+    )
 
 
 def write_through(file: Path, content: bytes) -> None:

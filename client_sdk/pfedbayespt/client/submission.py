@@ -64,13 +64,16 @@ def submit_pending(
 
 
 def _settle(state: StateDirectory, outbox: Outbox, pending: PendingUpdate, receipt: Receipt) -> None:
-    state.keep_receipt(receipt)
+    """Remember the acknowledgement, then forget the update: what a kill or a full disk cuts short is done again."""
+    progress, manifest = state.progress, pending.manifest
+    if progress.last_round_id != manifest.round_id:
+        state.keep_receipt(receipt)
+        state.update_progress(
+            rounds_contributed=progress.rounds_contributed + 1,
+            last_round_id=manifest.round_id,
+            last_metrics=dict(manifest.metrics),
+        )
     outbox.acknowledged()
-    state.update_progress(
-        rounds_contributed=state.progress.rounds_contributed + 1,
-        last_round_id=pending.manifest.round_id,
-        last_metrics=dict(pending.manifest.metrics),
-    )
 
 
 def _drop(state: StateDirectory, outbox: Outbox, pending: PendingUpdate, error: ProblemError) -> None:

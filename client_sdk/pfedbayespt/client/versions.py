@@ -32,6 +32,7 @@ class VersionCache:
 
         Raises:
             IntegrityError: what the coordinator sent is not what it announced, or not what it has signed for.
+            StateError: the disk is full or broken.
         """
         kept = self.read(digest)
         if kept is not None:
@@ -40,7 +41,6 @@ class VersionCache:
         announced = (self.federation, number, digest)
         check_version(described, announced, self.specification, self.coordinator)
         content = self.client.model_versions.download(self.federation, number, digest)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
         write_whole(self._file(digest), content)
         self._forget_the_least_used()
         return content
