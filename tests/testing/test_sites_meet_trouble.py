@@ -15,7 +15,7 @@ from tests.client_sdk.harness import CLASSES, draw_images
 
 from pfedbayespt.cli.founding import initial_parameters_file
 from pfedbayespt.client import Site, Timeouts, events
-from pfedbayespt.client.errors import StateError
+from pfedbayespt.client.errors import SpecificationChangedError, StateError
 from pfedbayespt.client.events import SiteEvent
 from pfedbayespt.model.backbone import random_backbone
 from pfedbayespt.protocol import FederationSpecification, Receipt, RoundStatus, tensors
@@ -119,6 +119,49 @@ def test_access_tokens_that_die_while_a_round_is_under_way_are_replaced(
     join(coordinator, place, tmp_path / "clinic").run(place / "images", on_event=forget)
     assert coordinator.requests.count("POST /v1/token") >= 5  # four epochs, and the first
     np.testing.assert_equal(parameters(coordinator), undisturbed)
+
+
+def test_a_key_is_not_replaced_while_a_round_is_under_way(
+    fake_coordinator: Callable[..., FakeCoordinator],
+    place: Path,
+    tmp_path: Path,
+    undisturbed: list[dict[str, Any]],
+) -> None:
+    coordinator = start(fake_coordinator, place)
+    site, refusals = join(coordinator, place, tmp_path / "clinic"), list[str]()
+
+    def rotate(event: SiteEvent) -> None:
+        if isinstance(event, events.EpochFinished):
+            with pytest.raises(StateError) as refused:
+                Site.resume(site.directory).rotate_key()
+            refusals.append(str(refused.value))
+
+    (member,) = coordinator.federation.members.values()
+    keys = dict(member.keys)
+    site.run(place / "images", on_event=rotate)
+    assert refusals == [f"another process runs the site in {site.directory}"] * 4  # two rounds of two epochs
+    assert (member.keys, member.retired) == (keys, set())
+    np.testing.assert_equal(parameters(coordinator), undisturbed)
+
+
+def test_a_coordinator_that_changes_what_was_agreed_on_gets_nothing_more(
+    fake_coordinator: Callable[..., FakeCoordinator], place: Path, tmp_path: Path
+) -> None:
+    coordinator = start(fake_coordinator, place)
+    agreed = coordinator.federation.specification
+    changed = agreed.model_copy(update={"training": agreed.training.model_copy(update={"local_epochs": 1})})
+
+    def change(event: SiteEvent) -> None:
+        if isinstance(event, events.VersionEvaluated):
+            coordinator.federation.break_agreement(changed)
+
+    site = join(coordinator, place, tmp_path / "clinic")
+    with pytest.raises(SpecificationChangedError, match="if the change is wanted, enrol again"):
+        site.run(place / "images", on_event=change)
+    assert sum("PUT /v1/rounds" in request for request in coordinator.requests) == 2
+    coordinator.federation.break_agreement(agreed)
+    Site.resume(site.directory).run(place / "images")
+    assert [round_.status for round_ in coordinator.federation.rounds] == [RoundStatus.PUBLISHED] * 3
 
 
 def test_a_key_that_is_replaced_between_two_runs_goes_on_in_the_middle_of_a_round(

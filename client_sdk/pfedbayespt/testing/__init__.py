@@ -7,7 +7,8 @@ Rules:
 2. `FakeSite` is a site without images: it crashes, lies, lags, replays and poisons when it is told to.
 3. Misbehaviour is asked for (`Faults`), never random, so that a test that failed fails again.
 
-    coordinator, federation    FakeCoordinator, FakeFederation
+    coordinator, federation    FakeCoordinator, FakeFederation: what it answers, what it knows
+    loopback, checks, lineage  its HTTP, what it refuses, what it signs
     faults                     Faults, Fault
     sites                      FakeSite, Poison
     conformance                CoordinatorConformance, Stage

@@ -257,8 +257,11 @@ class CoordinatorConformance:
         assert again == receipts
 
     def test_the_next_version_is_the_mean_weighted_by_examples(self, sites: list[FakeSite]) -> None:
-        """None weighs more than `max_weight_ratio` times the median in training; statistics weigh as they are."""
-        values, counts = (1.0, 2.0, 4.0), (10, 20, 1000)
+        """None weighs more than `max_weight_ratio` times the median in training; statistics weigh as they are.
+
+        One site flips its sign: nobody can tell it from honest numbers, so it counts.
+        """
+        values, counts = (1.0, 2.0, -4.0), (10, 20, 1000)
         for site, value, count in zip(sites, values, counts, strict=True):
             site.train(value, count)
         statistics = _parameters(sites[0], asked_to(sites[0], SiteAction.TRAIN))

@@ -1,43 +1,32 @@
-"""A fake coordinator: `FakeFederation` behind HTTP on the loopback interface, from the standard library's server.
+"""A fake coordinator: `FakeFederation` behind HTTP on the loopback interface.
 
 Rules:
 1. It serves the operations that a site uses, with the real paths, messages, problem documents and headers. Every
    other path is `not_found`.
 2. One request at a time reaches the federation, in the order of arrival.
-3. Faults come about outside of the federation: what was done stays done, whether or not its answer arrives.
 """
 
 import base64
 import json
 import re
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Final, Self
+from urllib.parse import parse_qs, unquote
 
 import jwt
-from pydantic import ValidationError
 
 from pfedbayespt.protocol import (
     IDENTITY_PATH,
     MAX_ASSERTION_SECONDS,
-    PROBLEM_MEDIA_TYPE,
-    PROTOCOL_HEADER,
-    PROTOCOL_VERSION,
     STATEMENT_HEADER,
     AccessToken,
     Evaluation,
-    Message,
     Page,
-    Problem,
     ProblemType,
     SignatureError,
     SiteEnrol,
@@ -50,46 +39,16 @@ from pfedbayespt.protocol import (
     digest_of_bytes,
     public_key_of,
 )
-from pfedbayespt.testing.faults import Fault, Faults
-from pfedbayespt.testing.federation import FakeFederation, Member, Refusal
+from pfedbayespt.testing.faults import Faults
+from pfedbayespt.testing.federation import FakeFederation
+from pfedbayespt.testing.loopback import Answer, LoopbackServer, Request, json_answer, problem_answer
+from pfedbayespt.testing.records import Member, Refusal
 
 _TOKEN_SECONDS: Final = 900
 _UNCHECKED: Final[Any] = {
     f"verify_{claim}": False for claim in ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")
 }
 _DIGEST: Final = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
-Body = TypeVar("Body", bound=Message)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a site sent; `places` are the parts of the path that name something.
-
-    Header names are in lower case.
-    """
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-    places: tuple[str, ...] = ()
-
-    def read(self, message: type[Body]) -> Body:
-        """Return the body as a message, or refuse it."""
-        try:
-            return message.model_validate_json(self.body)
-        except ValidationError as error:
-            raise Refusal(ProblemType.INVALID_REQUEST, str(error)) from error
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What it is told."""
-
-    status: int
-    body: bytes
-    media_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class FakeCoordinator:
@@ -116,7 +75,7 @@ class FakeCoordinator:
         self._tokens: dict[str, tuple[str, str]] = {}
         self._used_assertions: set[str] = set()
         self._port = 0
-        self._server: ThreadingHTTPServer | None = None
+        self._server: LoopbackServer | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -134,7 +93,7 @@ class FakeCoordinator:
 
     def start(self) -> None:
         """Begin to listen."""
-        self._server = _Server(("127.0.0.1", self._port), _handler_of(self))
+        self._server = LoopbackServer(self._port, self.answer, self.faults)
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), name="fake", daemon=True).start()
 
@@ -167,7 +126,7 @@ class FakeCoordinator:
             try:
                 return self._route(request)
             except Refusal as refusal:
-                return _problem(refusal)
+                return problem_answer(refusal)
 
     def _route(self, request: Request) -> Answer:
         for (method, pattern), operation in _OPERATIONS.items():
@@ -178,13 +137,13 @@ class FakeCoordinator:
         raise Refusal(ProblemType.NOT_FOUND, f"a fake coordinator has no {request.method} {request.path}")
 
     def _identity(self, _: Request) -> Answer:
-        return _json(self.federation.identity)
+        return json_answer(self.federation.identity)
 
     def _ready(self, _: Request) -> Answer:
         return Answer(200, b'{"status":"ready"}')
 
     def _enrol(self, request: Request) -> Answer:
-        return _json(self.federation.enrol(request.read(SiteEnrol)), 201)
+        return json_answer(self.federation.enrol(request.read(SiteEnrol)), 201)
 
     def _token(self, request: Request) -> Answer:
         form = parse_qs(request.body.decode())
@@ -198,7 +157,7 @@ class FakeCoordinator:
             raise _not_valid() from error
         token = secrets.token_urlsafe(24)
         self._tokens[token] = (member.site.site_id, key_id)
-        return _json(AccessToken(access_token=token, expires_in=_TOKEN_SECONDS))
+        return json_answer(AccessToken(access_token=token, expires_in=_TOKEN_SECONDS))
 
     def _holder(self, key_id: str) -> tuple[Member, SiteKey]:
         for member in self.federation.members.values():
@@ -232,29 +191,29 @@ class FakeCoordinator:
         return member
 
     def _me(self, request: Request) -> Answer:
-        return _json(self._caller(request).site)
+        return json_answer(self._caller(request).site)
 
     def _assignment(self, request: Request) -> Answer:
-        return _json(self.federation.assignment(self._caller(request), self._retry_after_seconds))
+        return json_answer(self.federation.assignment(self._caller(request), self._retry_after_seconds))
 
     def _leave(self, request: Request) -> Answer:
-        return _json(self.federation.leave(self._caller(request), request.read(SiteLeave)))
+        return json_answer(self.federation.leave(self._caller(request), request.read(SiteLeave)))
 
     def _keys(self, request: Request) -> Answer:
         keys = tuple(self._caller(request).keys.values())
-        return _json(Page[SiteKey](items=keys, next_cursor=None))
+        return json_answer(Page[SiteKey](items=keys, next_cursor=None))
 
     def _add_key(self, request: Request) -> Answer:
-        return _json(self.federation.add_key(self._caller(request), request.read(SiteKeyAdd)), 201)
+        return json_answer(self.federation.add_key(self._caller(request), request.read(SiteKeyAdd)), 201)
 
     def _retire_key(self, request: Request) -> Answer:
         body = request.read(SiteKeyRetire)
-        return _json(self.federation.retire_key(self._caller(request), request.places[0], body))
+        return json_answer(self.federation.retire_key(self._caller(request), request.places[0], body))
 
     def _version(self, request: Request) -> Answer:
         self._caller(request)
         version = self.federation.version(self._number(request))
-        return _json(self.federation.describe_version(version))
+        return json_answer(self.federation.describe_version(version))
 
     def _parameters(self, request: Request) -> Answer:
         self._caller(request)
@@ -265,7 +224,7 @@ class FakeCoordinator:
         member = self._caller(request)
         if request.places[2] != member.site.site_id:
             raise Refusal(ProblemType.PERMISSION_DENIED, "a site reports its own evaluations only")
-        return _json(self.federation.evaluate(member, self._number(request), request.read(Evaluation)))
+        return json_answer(self.federation.evaluate(member, self._number(request), request.read(Evaluation)))
 
     def _update(self, request: Request) -> Answer:
         member, (round_id, site_id) = self._caller(request), request.places
@@ -273,10 +232,10 @@ class FakeCoordinator:
         if digest_of_bytes(request.body) != announced:
             raise Refusal(ProblemType.DIGEST_MISMATCH, f"the body is not {announced}; send it again")
         receipt, is_new = self.federation.accept(member, round_id, site_id, statement, request.body)
-        return _json(receipt, 201 if is_new else 200)
+        return json_answer(receipt, 201 if is_new else 200)
 
     def _receipt(self, request: Request) -> Answer:
-        return _json(self.federation.receipt(self._caller(request), request.places[0]))
+        return json_answer(self.federation.receipt(self._caller(request), request.places[0]))
 
     def _number(self, request: Request) -> int:
         name, number = request.places[:2]
@@ -303,108 +262,6 @@ _OPERATIONS: Final[dict[tuple[str, str], Callable[[FakeCoordinator, Request], An
     ("PUT", "/v1/rounds/([^/]+)/updates/([^/]+)"): FakeCoordinator._update,  # noqa: SLF001
     ("GET", "/v1/updates/([^/]+)/receipt"): FakeCoordinator._receipt,  # noqa: SLF001
 }
-
-
-class _Server(ThreadingHTTPServer):
-    """A server whose end is the end of its connections, idle ones too."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self._open: set[socket.socket] = set()
-        super().__init__(address, handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def server_close(self) -> None:
-        super().server_close()
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One connection. `coordinator` is set by `_handler_of`."""
-
-    coordinator: FakeCoordinator
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def handle_any(self) -> None:
-        """Answer, or have the planned fault happen."""
-        size = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(size)
-        if len(body) < size:  # the site went away
-            self.close_connection = True
-            return
-        path = urlsplit(self.path).path
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        fault = self.coordinator.faults.take(f"{self.command} {path}")
-        answer = self._answer(fault, Request(self.command, path, headers, body))
-        if answer is None:
-            self.close_connection = True
-        else:
-            self._send(answer, is_torn=fault is Fault.TORN)
-
-    do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the standard library's names
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing: `requests` has it."""
-
-    def _answer(self, fault: Fault | None, request: Request) -> Answer | None:
-        """Return the answer, None if the connection is to be cut."""
-        if fault is Fault.CUT:
-            return None
-        if fault is Fault.BUSY:
-            return _busy(self.coordinator.faults.seconds)
-        if fault is Fault.SLOW:
-            time.sleep(self.coordinator.faults.seconds)
-        answer = self.coordinator.answer(request)
-        return None if fault is Fault.LOST else answer
-
-    def _send(self, answer: Answer, *, is_torn: bool) -> None:
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.send_header(PROTOCOL_HEADER, PROTOCOL_VERSION)
-        self.send_header("Content-Type", answer.media_type)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        self.wfile.write(answer.body[: len(answer.body) // 2] if is_torn else answer.body)
-        self.close_connection = self.close_connection or is_torn
-
-
-def _handler_of(coordinator: FakeCoordinator) -> type[_Handler]:
-    return type("Handler", (_Handler,), {"coordinator": coordinator})
-
-
-def _json(message: Message, status: int = 200) -> Answer:
-    return Answer(status, message.model_dump_json().encode())
-
-
-def _problem(refusal: Refusal) -> Answer:
-    kind = refusal.problem
-    document = Problem(
-        type=kind.urn,
-        title=kind.title,
-        status=kind.status,
-        detail=refusal.detail,
-        instance="req_fake",
-        **refusal.extensions,
-    )
-    return Answer(kind.status, document.model_dump_json().encode(), PROBLEM_MEDIA_TYPE)
-
-
-def _busy(seconds: float) -> Answer:
-    answer = _problem(Refusal(ProblemType.OVERLOADED, "busy, as planned"))
-    return Answer(answer.status, answer.body, answer.media_type, {"Retry-After": f"{max(1, round(seconds))}"})
 
 
 def _not_valid() -> Refusal:

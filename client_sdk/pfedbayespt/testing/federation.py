@@ -9,20 +9,14 @@ It follows the real coordinator's rules as far as a site can see them:
    file. The same bytes again are answered with the same receipt, others are refused.
 """
 
-import json
-import math
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from statistics import median
 from typing import Any, Final
 
 import numpy as np
 from pydantic import ValidationError
 
 from pfedbayespt.protocol import (
-    AggregationInput,
     Assignment,
     CoordinatorIdentity,
     Evaluation,
@@ -32,13 +26,11 @@ from pfedbayespt.protocol import (
     KeyPossession,
     ModelVersion,
     ModelVersionStatus,
-    ParametersManifest,
     ProblemType,
     Receipt,
     Round,
     RoundStatus,
     RoundTask,
-    SignatureError,
     SignedMessage,
     SigningKey,
     Site,
@@ -54,75 +46,20 @@ from pfedbayespt.protocol import (
     TensorFileError,
     UpdateManifest,
     UpdateStatement,
-    VersionManifest,
-    WeightedMean,
     digest_of_bytes,
-    digest_of_message,
     tensors,
 )
+from pfedbayespt.testing.checks import (
+    check_claims,
+    check_numbers,
+    check_signed,
+    check_supported,
+    submitted_before,
+)
+from pfedbayespt.testing.lineage import Lineage
+from pfedbayespt.testing.records import Accepted, Arrays, LiveRound, Member, Refusal, Version
 
-Arrays = Mapping[str, "np.ndarray[Any, Any]"]
-_NO_HISTORY: Final = "0" * 64  # a receipt's `audit_head`: there is no chain of events here
 _MAX_LIVE_KEYS: Final = 2
-
-
-class Refusal(Exception):  # noqa: N818 - named for what it is: an answer
-    """A request is answered with a problem."""
-
-    def __init__(self, problem: ProblemType, detail: str, **extensions: str) -> None:
-        super().__init__(detail)
-        self.problem = problem
-        self.detail = detail
-        self.extensions = extensions
-
-
-@dataclass
-class Member:
-    """A site, its live keys by their ids, and those that are retired."""
-
-    site: Site
-    keys: dict[str, SiteKey]
-    retired: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """An update that counts."""
-
-    manifest: UpdateManifest
-    arrays: Arrays
-    receipt: Receipt
-
-
-@dataclass
-class Version:
-    """A model version and its file."""
-
-    number: int
-    content: bytes
-    manifest: VersionManifest
-    status: ModelVersionStatus
-    evaluations: dict[str, SiteEvaluation] = field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """The digest of the file."""
-        return self.manifest.digest
-
-
-@dataclass
-class LiveRound:
-    """A round and the updates that count in it, by site."""
-
-    number: int
-    round_id: str
-    task: RoundTask
-    base: Version
-    cohort: tuple[str, ...]
-    started_at: datetime
-    status: RoundStatus = RoundStatus.COLLECTING
-    updates: dict[str, Accepted] = field(default_factory=dict)
-    result: Version | None = None
 
 
 class FakeFederation:
@@ -138,18 +75,22 @@ class FakeFederation:
     """
 
     def __init__(self, specification: FederationSpecification, initial: Arrays, name: str = "alpha") -> None:
-        _check_supported(specification)
+        check_supported(specification)
         self.name = name
-        self.specification = specification
-        self.specification_digest = digest_of_message(specification)
         self.key = SigningKey.generate()
+        self._lineage = Lineage(name, specification, self.key)
         self.members: dict[str, Member] = {}
         self.rounds: list[LiveRound] = []
         self.quarantined: list[str] = []
         self._tokens: dict[str, str] = {}
         self._schema = tensors.schema_of(initial)
-        self.versions = [self._version(0, initial, None, {})]
+        self.versions = [self._lineage.first(initial)]
         self.versions[0].status = ModelVersionStatus.SERVING
+
+    @property
+    def specification(self) -> FederationSpecification:
+        """What sites are asked to follow."""
+        return self._lineage.specification
 
     @property
     def identity(self) -> CoordinatorIdentity:
@@ -168,6 +109,11 @@ class FakeFederation:
         """The round that sites are asked for."""
         return self.rounds[-1] if self.rounds and self.rounds[-1].status.is_live else None
 
+    def break_agreement(self, specification: FederationSpecification) -> None:
+        """Ask sites to follow another specification than they agreed to, which no coordinator may do."""
+        check_supported(specification)
+        self._lineage = Lineage(self.name, specification, self.key)
+
     # Sites
 
     def invite(self, organisation: str = "clinic") -> str:
@@ -178,7 +124,7 @@ class FakeFederation:
 
     def enrol(self, request: SiteEnrol) -> SiteEnrolment:
         """Redeem a token."""
-        _check_signed(request, request.public_key)
+        check_signed(request, request.public_key)
         if request.coordinator_key_id != self.key.key_id:
             raise Refusal(ProblemType.SIGNATURE_REJECTED, "the request is meant for another coordinator")
         token = request.token.get_secret_value()
@@ -213,7 +159,7 @@ class FakeFederation:
         """Add a second key; the same one again changes nothing."""
         self.check_own_signature(member, request)
         new: KeyPossession = request.possession
-        _check_signed(new, new.public_key)
+        check_signed(new, new.public_key)
         if new.site_id != member.site.site_id:
             raise Refusal(ProblemType.SIGNATURE_REJECTED, f"the new key was signed for {new.site_id}")
         if new.key_id in member.keys:
@@ -240,7 +186,7 @@ class FakeFederation:
         key = member.keys.get(message.key_id)
         if key is None:
             raise Refusal(ProblemType.SIGNATURE_REJECTED, f"{message.key_id} is no live key of this site")
-        _check_signed(message, key.public_key)
+        check_signed(message, key.public_key)
 
     # Rounds
 
@@ -254,11 +200,11 @@ class FakeFederation:
             federation=self.name,
             federation_status=FederationStatus.ACTIVE,
             specification=self.specification,
-            specification_digest=self.specification_digest,
+            specification_digest=self._lineage.specification_digest,
             terms=FederationTerms.signed(
                 self.key,
                 federation=self.name,
-                specification_digest=self.specification_digest,
+                specification_digest=self._lineage.specification_digest,
                 backbone_digest=self.specification.backbone.weights_digest,
                 issued_at=self.versions[0].manifest.created_at,
             ),
@@ -275,7 +221,7 @@ class FakeFederation:
         if site_id != member.site.site_id:
             raise Refusal(ProblemType.PERMISSION_DENIED, "a site submits its own updates only")
         round_, digest = self._round(round_id), digest_of_bytes(content)
-        there = _submitted(round_, site_id, digest)
+        there = submitted_before(round_, site_id, digest)
         self.check_own_signature(member, statement)
         stated = (statement.federation, statement.site_id, statement.round_id, statement.update_digest)
         if stated != (self.name, site_id, round_id, digest):
@@ -285,7 +231,7 @@ class FakeFederation:
         manifest, arrays = self._read(round_, content)
         if (statement.base_digest, statement.num_examples) != (manifest.base_digest, manifest.num_examples):
             raise Refusal(ProblemType.SIGNATURE_REJECTED, "the statement and the update's manifest differ")
-        receipt = self._receipt(round_id, site_id, content)
+        receipt = self._lineage.receipt(round_id, site_id, content)
         round_.updates[site_id] = Accepted(manifest, arrays, receipt)
         if len(round_.updates) == len(round_.cohort):
             self._aggregate(round_)
@@ -429,39 +375,18 @@ class FakeFederation:
         try:
             text, arrays = tensors.decode(content, self._schema)
             manifest = UpdateManifest.model_validate_json(text)
-            _check_claims(manifest, self.name, round_)
-            _check_numbers(arrays, round_.task)
+            check_claims(manifest, self.name, round_)
+            check_numbers(arrays, round_.task)
         except (TensorFileError, ValidationError, ValueError) as error:
             self.quarantined.append(digest_of_bytes(content))
             raise Refusal(ProblemType.UPDATE_REJECTED, str(error)) from error
         return manifest, arrays
 
-    def _receipt(self, round_id: str, site_id: str, content: bytes) -> Receipt:
-        return Receipt.signed(
-            self.key,
-            federation=self.name,
-            update_id=f"upd_{secrets.token_hex(8)}",
-            round_id=round_id,
-            site_id=site_id,
-            digest=digest_of_bytes(content),
-            size_bytes=len(content),
-            received_at=datetime.now(UTC),
-            audit_head=_NO_HISTORY,
-        )
-
     def _aggregate(self, round_: LiveRound) -> None:
-        weights = _weights(round_, self.specification.rounds.max_weight_ratio)
-        base = tensors.decode(round_.base.content)[1]
-        moved = {
-            name: (
-                array.astype(np.float64)
-                + sum(weight * round_.updates[site].arrays[name] for site, weight in weights.items())
-            ).astype(np.float32)
-            for name, array in base.items()
-        }
-        round_.result = self._version(len(self.versions), moved, round_, weights)
+        number, policy = len(self.versions), self.specification.rounds
+        round_.result = self._lineage.after(round_, number, policy.max_weight_ratio)
         self.versions.append(round_.result)
-        if self.specification.rounds.evaluate and round_.task is RoundTask.TRAINING:
+        if policy.evaluate and round_.task is RoundTask.TRAINING:
             round_.status = RoundStatus.EVALUATING
         else:
             self._publish(round_)
@@ -472,107 +397,3 @@ class FakeFederation:
             round_.result.status = ModelVersionStatus.SERVING
         round_.status = RoundStatus.PUBLISHED
         self._start_round_if_due()
-
-    def _version(
-        self, number: int, arrays: Arrays, round_: LiveRound | None, weights: Mapping[str, float]
-    ) -> Version:
-        parent = None if round_ is None else round_.base.digest
-        inputs = () if round_ is None else tuple(_inputs(round_, weights))
-        recorded = json.dumps([each.model_dump(mode="json") for each in inputs]).encode()
-        content = tensors.encode(
-            arrays,
-            ParametersManifest(
-                federation=self.name,
-                specification_digest=self.specification_digest,
-                version_number=number,
-                parent_digest=parent,
-                inputs_digest=None if round_ is None else digest_of_bytes(recorded),
-            ),
-        )
-        manifest = VersionManifest.signed(
-            self.key,
-            federation=self.name,
-            version_number=number,
-            digest=digest_of_bytes(content),
-            size_bytes=len(content),
-            specification_digest=self.specification_digest,
-            backbone_digest=self.specification.backbone.weights_digest,
-            parent_digest=parent,
-            round_id=None if round_ is None else round_.round_id,
-            task=None if round_ is None else round_.task,
-            rule={} if round_ is None else self.specification.rounds.aggregation.model_dump(mode="json"),
-            inputs=inputs,
-            optimiser_state_digest=None,
-            parent_optimiser_state_digest=None,
-            code_version="fake",
-            created_at=datetime.now(UTC),
-        )
-        return Version(number, content, manifest, ModelVersionStatus.CANDIDATE)
-
-
-def _submitted(round_: LiveRound, site_id: str, digest: str) -> Accepted | None:
-    """Return the update that this one repeats, None if the site may submit it now."""
-    there = round_.updates.get(site_id)
-    if there is not None and there.receipt.digest != digest:
-        raise Refusal(ProblemType.UPDATE_CONFLICT, f"the site has submitted {there.receipt.digest}")
-    if there is None and site_id not in round_.cohort:
-        raise Refusal(ProblemType.NOT_IN_COHORT, f"the site is not asked in round {round_.round_id}")
-    if there is None and round_.status is not RoundStatus.COLLECTING:
-        raise Refusal(ProblemType.ROUND_CLOSED, f"round {round_.round_id} is {round_.status}")
-    return there
-
-
-def _check_supported(specification: FederationSpecification) -> None:
-    rounds = specification.rounds
-    if rounds.aggregation != WeightedMean():
-        raise ValueError(f"a fake coordinator aggregates by weighted mean only, not {rounds.aggregation!r}")
-    if rounds.late_policy != "drop" or rounds.cohort_size is not None or rounds.max_accuracy_drop is not None:
-        raise ValueError(
-            "a fake coordinator asks every site, drops late updates and promotes without a gate: "
-            "leave late_policy, cohort_size and max_accuracy_drop at their defaults"
-        )
-
-
-def _check_signed(message: SignedMessage, public_key: str) -> None:
-    try:
-        message.check_signature(public_key)
-    except SignatureError as error:
-        raise Refusal(ProblemType.SIGNATURE_REJECTED, str(error)) from error
-
-
-def _check_claims(manifest: UpdateManifest, federation: str, round_: LiveRound) -> None:
-    stated = (manifest.federation, manifest.round_id, manifest.task, manifest.base_digest)
-    wanted = (federation, round_.round_id, round_.task, round_.base.digest)
-    if stated != wanted:
-        raise ValueError(f"the manifest says {stated}; this round's is {wanted}")
-
-
-def _check_numbers(arrays: Arrays, task: RoundTask) -> None:
-    bound = 1e6 if task is RoundTask.TRAINING else 1e9
-    for name, array in arrays.items():
-        largest = float(np.abs(array).max(initial=0.0))
-        if not largest <= (bound if task.touches(name) else 0.0):
-            raise ValueError(f"tensor {name!r} reaches {largest:.6g} in a round of task {task.value!r}")
-
-
-def _weights(round_: LiveRound, max_ratio: float) -> dict[str, float]:
-    """Return each site's share: by examples, none more than `max_ratio` times the median in a training round."""
-    counts = {site: accepted.manifest.num_examples for site, accepted in round_.updates.items()}
-    most = math.inf if round_.task is RoundTask.STATISTICS else max_ratio * median(counts.values())
-    kept = {site: min(float(count), most) for site, count in counts.items()}
-    total = sum(kept.values())
-    return {site: count / total for site, count in kept.items()}
-
-
-def _inputs(round_: LiveRound, weights: Mapping[str, float]) -> list[AggregationInput]:
-    inputs = [
-        AggregationInput(
-            update_id=accepted.receipt.update_id,
-            site_id=site,
-            digest=accepted.receipt.digest,
-            num_examples=accepted.manifest.num_examples,
-            weight=weights[site],
-        )
-        for site, accepted in round_.updates.items()
-    ]
-    return sorted(inputs, key=lambda each: each.digest)
