@@ -131,7 +131,7 @@ GROUPS: Final = (
             _choice(
                 "insertion.kind",
                 "Where prompts act",
-                "As keys and values: prefix.",
+                "prefix: as keys and values of the last blocks.",
                 "prefix",
                 "twoway",
                 "hybrid",

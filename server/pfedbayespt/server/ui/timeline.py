@@ -58,7 +58,7 @@ def timeline_of(
     uploading: Collection[str],
     now: datetime,
 ) -> Timeline:
-    """Return the round's timeline; `uploading` are the sites whose bodies are under way."""
+    """Return the round's timeline, sites by name; `uploading` are those whose bodies are under way."""
     times = [update.received_at for update in updates] + [report.reported_at for report in evaluations]
     end = max([round_.finished_at or now, *times])
     length = max((end - round_.started_at).total_seconds(), 1.0) * _LABEL_SPACE
@@ -70,8 +70,7 @@ def timeline_of(
             [report for report in evaluations if report.site_id == site_id],
             is_uploading=site_id in uploading,
         )
-        for site_id in round_.cohort
-        if site_id in sites
+        for site_id in sorted(sites.keys() & set(round_.cohort), key=lambda site_id: sites[site_id].site_name)
     ]
     return Timeline(tuple(lanes), round_.started_at, round_.started_at + timedelta(seconds=length))
 
