@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 from tests.server import serving_parts as parts
-from tests.ui import story
+from tests.ui.api_story import ApiStory
+from tests.ui.cast import Cast, staged
 from tests.ui.conftest import signed_in
+from tests.ui.story import Story
 from tests.ui.test_browser import faults
 
 STRUCTURE = Path(__file__).with_name("structure.txt")
@@ -35,14 +37,14 @@ def test_an_admin_founds_and_steers_a_federation(
     image = tmp_path / "bird.png"
     image.write_bytes(parts.encoded(parts.picture()))
     structure: dict[str, str] = {}
-    with story.staged(tmp_path) as stage:
+    with staged(tmp_path) as stage:
         for page in signed_in(browser, stage.place, size):
 
             def look(scene: str, page: Page = page) -> None:
                 fits_and_reads(page, scene)
                 structure[scene] = structure_of(page)
 
-            story.Story(page, stage, image, look).play()
+            Story(page, Cast(stage), image, look).play()
     text = "".join(f"# {scene}\n{lines}\n\n" for scene, lines in structure.items())
     if os.environ.get("UPDATE_STRUCTURE") == "1":
         STRUCTURE.write_text(text)
@@ -62,3 +64,11 @@ def structure_of(page: Page) -> str:
     for changing, stands in CHANGING:
         text = re.sub(changing, stands, text)
     return text
+
+
+def test_an_admin_does_the_same_from_the_api_s_pages(browser: Browser, tmp_path: Path) -> None:
+    image = tmp_path / "bird.png"
+    image.write_bytes(parts.encoded(parts.picture()))
+    with staged(tmp_path) as stage:
+        for page in signed_in(browser, stage.place, (1280, 900)):
+            ApiStory(page, Cast(stage), image, lambda _: None).play()
