@@ -162,7 +162,16 @@ def create_site_app(inference: SiteInference, token: str | None) -> FastAPI:
 def listen(app: FastAPI, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM; then finish what is under way."""
     logs.configure_process()
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
+    uvicorn.run(
+        app,
+        http="h11",  # as the coordinator's
+        loop="asyncio",
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
 
 
 @contextmanager

@@ -39,6 +39,9 @@ def run(settings: Settings) -> None:
     app = create_app(settings, on_broken=_end_process)
     config = uvicorn.Config(
         app,
+        # Named, as other packages bring other ones: this one limits the size of headers.
+        http="h11",
+        loop="asyncio",
         host=settings.host,
         port=settings.port,
         log_config=None,
