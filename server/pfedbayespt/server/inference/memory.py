@@ -6,9 +6,7 @@ from typing import Final
 _M_TRIM_THRESHOLD: Final = -1  # of glibc's <malloc.h>
 _M_MMAP_THRESHOLD: Final = -3
 _LARGE_BYTES: Final = 8 * 1024 * 1024  # below Pillow's blocks of 16 MiB, above the activations of one answer
-_KEPT_BYTES: Final = (
-    16 * 1024 * 1024
-)  # 64 MiB kept 97 MB of images; 128 KiB costs 3,000 page faults an answer
+_KEPT_BYTES: Final = 16 * 1024 * 1024  # 64 MiB kept 97 MB; 128 KiB costs 3,000 page faults an answer
 
 
 def return_large_blocks() -> None:
