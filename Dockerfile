@@ -9,7 +9,7 @@ WORKDIR /src
 COPY . .
 RUN python -m pip wheel --no-deps --wheel-dir /wheels .
 RUN python -m venv /opt/pfedbayespt
-RUN /opt/pfedbayespt/bin/python -m pip install --no-cache-dir "$(ls /wheels/*.whl)[server,postgres,s3]"
+RUN /opt/pfedbayespt/bin/python -m pip install --no-cache-dir "$(ls /wheels/*.whl)[server,postgres,s3,telemetry]"
 
 FROM build AS build-inference
 RUN /opt/pfedbayespt/bin/python -m pip install --no-cache-dir "$(ls /wheels/*.whl)[inference]"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.test_readme import wait_until_ready
+from tests.telemetry.collector import collecting
 
 from pfedbayespt.client import CoordinatorClient
 from pfedbayespt.simulation.synthetic import (
@@ -87,8 +88,10 @@ def test_every_command_works_and_the_federation_goes_on_after_the_restore(
         assert "removed 0 files" in do("gc")
     assert "restored" in do("restore")
     do("upgrade")
-    with running(run, environment):
-        live_together(sites, lambda told: told.round is not None and told.round.round_number > 3)
+    with collecting() as (collector, url):
+        with running(blocks.pop("traces").replace("http://127.0.0.1:4318", url), environment):
+            live_together(sites, lambda told: told.round is not None and told.round.round_number > 3)
+        collector.wait_for(lambda spans: "aggregate" in {span.name for span in spans})
     assert blocks == {}
 
 

@@ -24,6 +24,7 @@ _EXPECTED = {
     "pfedbayespt.server.operations": "OperationError",
     "pfedbayespt.server.ownership": "FolderInUseError",
     "pfedbayespt.server.schema": "SchemaError",
+    "pfedbayespt.server.telemetry": "TelemetryError",
 }
 _EXTRAS = {
     "fastapi": "server",

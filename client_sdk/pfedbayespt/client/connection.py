@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import stamina
 from pydantic import ValidationError
 
+from pfedbayespt.client import tracing
 from pfedbayespt.client.authentication import SiteIdentity
 from pfedbayespt.client.errors import AuthenticationRequired, ProblemError, TransportError, problem_error
 from pfedbayespt.client.transport import HttpAnswer, HttpRequest, Timeouts, Transport
@@ -159,7 +160,7 @@ class Connection:
     def _sent_with(self, request: HttpRequest, token: str | None) -> HttpAnswer:
         if token:
             request = replace(request, headers={**request.headers, "Authorization": f"Bearer {token}"})
-        answer = self.transport(request, self.timeouts)
+        answer = tracing.sent(self.transport, request, self.timeouts)
         _check_protocol(answer)
         _raise_for_problem(answer, request)
         return answer

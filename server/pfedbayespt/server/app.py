@@ -18,6 +18,7 @@ from pfedbayespt.server import (
     ownership,
     problems,
     schema,
+    telemetry,
     ui,
 )
 from pfedbayespt.server.api_keys import endpoints as api_keys
@@ -47,6 +48,7 @@ from pfedbayespt.server.rounds import endpoints as rounds
 from pfedbayespt.server.settings import ServerRole, Settings
 from pfedbayespt.server.sites import endpoints as sites
 from pfedbayespt.server.sites import key_endpoints as keys
+from pfedbayespt.server.tracing import NOT_BY_FASTAPI, UNTRACED
 from pfedbayespt.server.trials import endpoints as trials
 from pfedbayespt.server.trials.tallies import Tallies
 from pfedbayespt.server.trials.writing import TallyWriter
@@ -94,14 +96,23 @@ def create_app(
     Raises:
         RuntimeError: an operation does not declare who may call it, the role `inference` lacks its packages, or
             `PFEDBAYESPT_FAILPOINTS` is set without the setting that allows it.
+        TelemetryError: traces are asked for without their packages, or in a way that is not supported.
         ValueError: the database's or the blob store's URL is of a kind that is not supported.
     """
     failpoints.arm_from_environment(allowed=settings.allow_failpoints)
     logs.configure_unless_done()
-    database = Database(settings.effective_database_url, clock, on_broken)
+    traces = telemetry.open_traces(settings)
+    tracing = traces or UNTRACED
+    database = Database(settings.effective_database_url, clock, on_broken, tracing)
     blobs = open_store(settings.blobs_url, settings.data_dir, on_broken)
-    context = Context(settings, database, blobs, "embedded" if database.is_sqlite else new_id("wrk"))
+    if traces is not None:
+        traces.of_statements(database)
+        blobs = traces.of_blobs(blobs)
+    worker_id = "embedded" if database.is_sqlite else new_id("wrk")
+    context = Context(settings, database, blobs, worker_id, tracing=tracing)
     predictor = _predictor(context)
+    if traces is not None:
+        predictor = traces.of_predictions(predictor)
     tallies = Tallies()
     app = FastAPI(
         title="pFedBayesPT coordinator",
@@ -116,6 +127,7 @@ def create_app(
         docs_url=None,  # `ui` has it, from this host's own files
         redoc_url=None,
         separate_input_output_schemas=False,
+        telemetry=NOT_BY_FASTAPI,
     )
     app.state.context = context
     app.state.predictions = predictions.Predictions(
@@ -140,6 +152,8 @@ def create_app(
     app.state.metrics = metrics.Metrics(context)
     app.add_middleware(metrics.RequestTimes, requests=app.state.metrics.requests)
     app.add_middleware(RequestLogMiddleware)
+    if traces is not None:
+        traces.of_requests(app)
     return app
 
 
@@ -233,6 +247,7 @@ def _sign_what_is_unsigned(context: Context) -> None:
 def _start(context: Context, blobs: BlobStore, stack: AsyncExitStack) -> None:
     """Bring the process up, and leave on `stack` how to take it down: start-up is recovery."""
     settings, database = context.settings, context.database
+    stack.callback(context.tracing.close)  # the last to go, so that it sees the others' last spans
     if database.is_sqlite:
         stack.enter_context(ownership.sole_owner(settings.data_dir))
         blobs.discard_leftovers()

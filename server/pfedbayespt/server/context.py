@@ -15,6 +15,7 @@ from pfedbayespt.server.database import Database
 from pfedbayespt.server.openid import OpenIdProvider
 from pfedbayespt.server.rate_limits import RateLimits
 from pfedbayespt.server.settings import Settings
+from pfedbayespt.server.tracing import UNTRACED, Tracing
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Context:
     is_warm: threading.Event = field(default_factory=threading.Event)  # set: what serves here is loaded
     counters: Counters = field(default_factory=Counters)
     is_stopping: threading.Event = field(default_factory=threading.Event)  # set: send nothing more here
+    tracing: Tracing = UNTRACED
 
     @cached_property
     def rates(self) -> RateLimits:

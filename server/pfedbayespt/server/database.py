@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from pfedbayespt.server.orm import UtcDateTime
+from pfedbayespt.server.tracing import UNTRACED, Tracing
 
 _FAILED_FSYNCS = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 _MIGRATION_LOCK = 0x70666564  # any number that is ours
@@ -68,14 +69,20 @@ def database_clock(session: Session) -> datetime:
 class Database:
     """Opens transactions on one database.
 
-    `clock` is the port that tests use to move time; in production it is the database's own.
+    `clock` is the port that tests use to move time; in production it is the database's own. Transactions show in
+    `tracing` as a whole, because their end is what takes long: it waits for the disk.
     """
 
     def __init__(
-        self, url: str, clock: Clock = database_clock, on_broken: Callable[[Exception], None] | None = None
+        self,
+        url: str,
+        clock: Clock = database_clock,
+        on_broken: Callable[[Exception], None] | None = None,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self.url = normalised(url)
         self._clock = clock
+        self._tracing = tracing
         self.engine = _make_engine(self.url)
         if on_broken is not None:
             event.listen(self.engine, "handle_error", partial(_tell_if_broken, on_broken))
@@ -89,13 +96,21 @@ class Database:
     @contextmanager
     def write(self, actor: str) -> Iterator[Transaction]:
         """Open a transaction that commits at the end of the block, or rolls back when it raises."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with (
+            self._tracing.span("write transaction"),
+            Session(self._writing, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield Transaction(session, self._clock(session), actor)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """Open a transaction for reading only."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            self._tracing.span("read transaction"),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield Transaction(session, self._clock(session), actor="reader")
 
     @contextmanager

@@ -83,13 +83,13 @@ class RequestTimes:
         try:
             await self._app(scope, receive, noting)
         finally:
-            route, method = _template_of(scope), scope["method"]
+            route, method = template_of(scope), scope["method"]
             if not route.endswith("/stream"):  # open for as long as somebody looks
                 seconds = time.perf_counter() - begun
                 self._requests.labels(route, method, str(status)).observe(seconds)
 
 
-def _template_of(scope: Scope) -> str:
+def template_of(scope: Scope) -> str:
     """Return the path's template: whatever no route took is one label, so that callers cannot make more."""
     return str(getattr(scope.get("route"), "path", "unknown"))
 

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
     )
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    telemetry: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Send traces to an OpenTelemetry collector, as the OTEL_* variables say; auto: where they ask "
+        "for it.",
+    )
     public_docs: bool = Field(default=True, description="Serve /docs, /redoc and /openapi.json.")
     allow_failpoints: bool = Field(
         default=False,

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 
@@ -188,7 +189,10 @@ class Admission:
         self, work: Callable[[Ticket], Result], gone: "asyncio.Future[None]", limit: float
     ) -> Result:
         ticket = Ticket(self._clock() + limit, self._clock)
-        running = asyncio.get_running_loop().run_in_executor(self._threads, self._timed, work, ticket)
+        context = copy_context()  # what the work logs and traces is the request's
+        running = asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: context.run(self._timed, work, ticket)
+        )
         running.add_done_callback(self._ended)
         try:
             await asyncio.wait((running, gone), timeout=limit, return_when=asyncio.FIRST_COMPLETED)

@@ -21,6 +21,7 @@ from pfedbayespt.server.predictions.door import Door
 from pfedbayespt.server.predictions.endpoints import Predictions
 from pfedbayespt.server.predictions.forms import max_body_bytes
 from pfedbayespt.server.request_log import RequestLogMiddleware
+from pfedbayespt.server.tracing import NOT_BY_FASTAPI
 from pfedbayespt.server.versions import ProtocolVersions
 
 Identify = Callable[[str | None], Caller]
@@ -38,7 +39,12 @@ def create_app(predictions: Predictions, identify: Identify, is_ready: Callable[
         is_ready: whether a version is loaded.
     """
     logs.configure_unless_done()
-    app = FastAPI(title="pFedBayesPT predictions", version="1", separate_input_output_schemas=False)
+    app = FastAPI(
+        title="pFedBayesPT predictions",
+        version="1",
+        separate_input_output_schemas=False,
+        telemetry=NOT_BY_FASTAPI,
+    )
     app.state.predictions = predictions
     app.dependency_overrides[PREDICTING] = _guard(identify)
     app.include_router(endpoints.router)

@@ -30,6 +30,7 @@ from pfedbayespt.server.rounds import leases, progress, schedule
 from pfedbayespt.server.rounds import repository as rounds
 from pfedbayespt.server.rounds.models import RoundRecord
 from pfedbayespt.server.rounds.progress import Aggregate, AggregationPlan
+from pfedbayespt.server.tracing import Note
 from pfedbayespt.server.worker.aggregation import AggregationError, ServerStep, WeightedUpdate, aggregate
 from pfedbayespt.server.worker.optimisers import optimiser_of
 from pfedbayespt.server.worker.sweeping import sweep
@@ -98,17 +99,22 @@ class Worker:
             return False
 
 
-def _contained(step: Callable[[Context, str], bool], context: Context, subject: str) -> bool:
-    try:
-        return step(context, subject)
-    except LostRace:
-        return True
-    except Exception:  # noqa: BLE001  (rule 3)
-        _log.exception("step_failed", step=step.__name__, subject=subject)
-        return False
+def _contained(step: Callable[[Context, str, Note], bool], context: Context, subject: str) -> bool:
+    with context.tracing.root(f"worker {step.__name__.strip('_')}") as note:
+        try:
+            moved = step(context, subject, note)
+        except LostRace:
+            moved = True
+        except Exception as error:  # noqa: BLE001  (rule 3)
+            _log.exception("step_failed", step=step.__name__, subject=subject)
+            note({"error.type": type(error).__qualname__})
+            moved = False
+        note({"pfedbayespt.moved": moved})
+        return moved
 
 
-def _start_round(context: Context, federation_id: str) -> bool:
+def _start_round(context: Context, federation_id: str, note: Note) -> bool:
+    note({"pfedbayespt.federation_id": federation_id})
     with context.database.write(ACTOR) as tx:
         started = schedule.start_if_due(tx, federations.lock(tx, federation_id))
     if started:
@@ -116,9 +122,11 @@ def _start_round(context: Context, federation_id: str) -> bool:
     return started
 
 
-def _move_on(context: Context, round_id: str) -> bool:
+def _move_on(context: Context, round_id: str, note: Note) -> bool:
+    note({"pfedbayespt.round_id": round_id})
     with context.database.write(ACTOR) as tx:
         round_ = _locked(tx, round_id)
+        note({"pfedbayespt.federation_id": round_.federation_id, "pfedbayespt.round_status": round_.status})
         if round_.status == RoundStatus.COLLECTING:
             deadline = timedelta(seconds=context.settings.aggregation_deadline_seconds)
             return progress.close_if_due(tx, round_, deadline)
@@ -173,7 +181,8 @@ def _write_aggregate(
             for part in plan.inputs
         ]
         step = _server_step(context, plan, files)
-        aggregate(base, updates, plan.manifest, output, step=step)
+        with context.tracing.span("aggregate", {"pfedbayespt.updates": len(updates)}):
+            aggregate(base, updates, plan.manifest, output, step=step)
         if step is not None:
             context.blobs.put(step.output)
         with context.counters.storage.time():
