@@ -208,7 +208,7 @@ class FakeFederation:
                 backbone_digest=self.specification.backbone.weights_digest,
                 issued_at=self.versions[0].manifest.created_at,
             ),
-            round=None if live is None else self.describe(live),
+            round=None if live is None else self.describe(live, (member.site.site_id,)),
             model_version=None if version is None else version.number,
             model_digest=None if version is None else version.digest,
             retry_after_seconds=retry_after_seconds,
@@ -287,8 +287,8 @@ class FakeFederation:
         """Return a version's parameters by name."""
         return tensors.decode(self.version(number).content)[1]
 
-    def describe(self, round_: LiveRound) -> Round:
-        """Return the round's message."""
+    def describe(self, round_: LiveRound, cohort: tuple[str, ...]) -> Round:
+        """Return the round's message; a site is told of no other site in the cohort."""
         policy = self.specification.rounds
         return Round(
             round_id=round_.round_id,
@@ -300,7 +300,7 @@ class FakeFederation:
             base_digest=round_.base.digest,
             result_version=None if round_.result is None else round_.result.number,
             quorum=policy.quorum,
-            cohort=round_.cohort,
+            cohort=cohort,
             updates_accepted=len(round_.updates),
             updates_quarantined=0,
             started_at=round_.started_at,

@@ -18,7 +18,9 @@ class Round(Message):
     base_digest: Digest
     result_version: int | None = Field(description="Number of the model version it led to.")
     quorum: int
-    cohort: tuple[str, ...] = Field(description="Ids of the sites that are asked.")
+    cohort: tuple[str, ...] = Field(
+        description="Ids of the sites that are asked; in a site's assignment, its own alone."
+    )
     updates_accepted: int
     updates_quarantined: int
     abandoned_reason: str | None = None

@@ -27,7 +27,7 @@ def lineage(tx: Transaction, caller: Caller, federation: FederationRecord, numbe
     Raises:
         NotFound: the federation has no such version.
     """
-    version = versions.find(tx, federation, number)
+    version = versions.find(tx, federation, number, lineage=True)
     round_ = version.round
     return Lineage(
         federation=federation.name,

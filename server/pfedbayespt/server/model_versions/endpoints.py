@@ -50,7 +50,7 @@ def read_model_version(
     """Read a model version: its digest, its lineage and what sites report of it, a site its own organisation's."""
     with context.database.read() as tx:
         federation = visible_federation(tx, caller, name)
-        version = service.find(tx, federation, number)
+        version = service.find(tx, federation, number, lineage=True)
         return service.describe(version, federation.name, caller.tenant_in(federation.id))
 
 
@@ -123,7 +123,7 @@ def promote_model_version(
     """Let a held version serve after all, or roll back to a retired one. A live round is abandoned."""
     with context.database.write(caller.actor) as tx:
         federation = visible_federation(tx, caller, name, lock=True)
-        version = service.find(tx, federation, number)
+        version = service.find(tx, federation, number, lineage=True)
         promotion.promote_by_hand(tx, federation, version)
         message = service.describe(version, federation.name)
         failpoint("rollback.before_commit")

@@ -49,8 +49,9 @@ class ModelVersionRecord(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
     # UNIQUE: a round leads to one version at most, whoever aggregates it (promise P2).
     round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id"), unique=True)
-    # The coordinator's signed word, as it was signed; None: made by a release that did not sign yet.
-    manifest: Mapped[dict[str, Any] | None]
+    # The coordinator's signed word, as it was signed; None: made by a release that did not sign yet. It names every
+    # input, so with thousands of sites it is long: read only where it is shown.
+    manifest: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
     created_at: Mapped[datetime]
 
     federation: Mapped[FederationRecord] = relationship()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import joinedload, selectinload, undefer
 
 from pfedbayespt.protocol import ModelVersionStatus
 from pfedbayespt.server.database import Transaction
@@ -12,8 +12,9 @@ from pfedbayespt.server.rounds.models import RoundInput, RoundRecord
 
 
 def with_lineage() -> Select[ModelVersionRecord]:
-    """Return the query for versions and all that their messages need."""
+    """Return the query for versions and all that their messages need: as much as there were sites."""
     return select(ModelVersionRecord).options(
+        undefer(ModelVersionRecord.manifest),
         joinedload(ModelVersionRecord.parent),
         selectinload(ModelVersionRecord.evaluations).joinedload(EvaluationRecord.site),
         selectinload(ModelVersionRecord.calibrations),
@@ -21,9 +22,12 @@ def with_lineage() -> Select[ModelVersionRecord]:
     )
 
 
-def by_number(tx: Transaction, federation_id: str, number: int) -> ModelVersionRecord | None:
-    """Return a federation's version of that number, if there is one."""
-    query = with_lineage().where(
+def by_number(
+    tx: Transaction, federation_id: str, number: int, *, lineage: bool = False
+) -> ModelVersionRecord | None:
+    """Return a federation's version of that number, if there is one, with its `lineage` if that is to be shown."""
+    query = with_lineage() if lineage else select(ModelVersionRecord)
+    query = query.where(
         ModelVersionRecord.federation_id == federation_id, ModelVersionRecord.number == number
     )
     return tx.session.scalars(query).one_or_none()

@@ -97,13 +97,15 @@ def hold(tx: Transaction, version: ModelVersionRecord) -> None:
     lifecycle.hold(tx, version)
 
 
-def find(tx: Transaction, federation: FederationRecord, number: int) -> ModelVersionRecord:
-    """Return a federation's version.
+def find(
+    tx: Transaction, federation: FederationRecord, number: int, *, lineage: bool = False
+) -> ModelVersionRecord:
+    """Return a federation's version; with its `lineage` for whoever shows it, as that is long.
 
     Raises:
         NotFound: it has none of that number.
     """
-    version = repository.by_number(tx, federation.id, number)
+    version = repository.by_number(tx, federation.id, number, lineage=lineage)
     if version is None:
         raise NotFound(f"federation {federation.name!r} has no model version {number}")
     return version

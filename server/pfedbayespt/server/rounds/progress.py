@@ -68,7 +68,7 @@ class Aggregate:
 
 def close_if_due(tx: Transaction, round_: RoundRecord, aggregation_deadline: timedelta) -> bool:
     """End collecting, if it is time; return whether it was."""
-    num_accepted = len(repository.accepted_updates(tx, round_.id))
+    num_accepted = repository.count_accepted(tx, round_.id)
     is_late = lifecycle.is_late(round_, tx.now)
     is_complete = num_accepted >= round_.target_updates or not repository.awaits_updates(tx, round_.id)
     if num_accepted >= round_.quorum and (is_late or is_complete):
@@ -85,7 +85,7 @@ def close(tx: Transaction, round_: RoundRecord, aggregation_deadline: timedelta)
     Raises:
         TransitionNotAllowed: the round does not collect, or has no quorum.
     """
-    num_accepted = len(repository.accepted_updates(tx, round_.id))
+    num_accepted = repository.count_accepted(tx, round_.id)
     if round_.status == RoundStatus.COLLECTING and num_accepted < round_.quorum:
         raise TransitionNotAllowed(
             f"round {round_.id} has {num_accepted} accepted updates; its quorum is {round_.quorum}"

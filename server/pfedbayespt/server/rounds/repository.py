@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Select, exists, func, select
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import joinedload
 
 from pfedbayespt.protocol import RoundStatus, SiteStatus, UpdateStatus
 from pfedbayespt.server.database import Transaction
@@ -17,12 +17,14 @@ _LIVE = [status for status in RoundStatus if status.is_live]
 
 
 def with_relations() -> Select[RoundRecord]:
-    """Return the query for rounds and all that their messages need."""
+    """Return the query for rounds and all that their messages need, but for their cohorts (`cohorts`).
+
+    Every request of a site looks at its round, so what is read here must not grow with the number of sites.
+    """
     return select(RoundRecord).options(
         joinedload(RoundRecord.federation),
         joinedload(RoundRecord.base_version),
         joinedload(RoundRecord.result),
-        selectinload(RoundRecord.cohort),
     )
 
 
@@ -67,6 +69,15 @@ def active_site_ids(tx: Transaction, federation_id: str) -> Sequence[str]:
     return tx.session.scalars(query.order_by(SiteRecord.id)).all()
 
 
+def cohorts(tx: Transaction, round_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the ids of the sites that are asked in each round, sorted."""
+    query = select(RoundSite.round_id, RoundSite.site_id).where(RoundSite.round_id.in_(round_ids))
+    asked: dict[str, list[str]] = {round_id: [] for round_id in round_ids}
+    for round_id, site_id in tx.session.execute(query.order_by(RoundSite.site_id)):
+        asked[round_id].append(site_id)
+    return asked
+
+
 def is_in_cohort(tx: Transaction, round_id: str, site_id: str) -> bool:
     """Whether the site is asked in the round."""
     return tx.session.get(RoundSite, (round_id, site_id)) is not None
@@ -78,6 +89,14 @@ def accepted_updates(tx: Transaction, round_id: str) -> Sequence[UpdateRecord]:
         UpdateRecord.round_id == round_id, UpdateRecord.status == UpdateStatus.ACCEPTED
     )
     return tx.session.scalars(query.order_by(UpdateRecord.digest, UpdateRecord.site_id)).all()
+
+
+def count_accepted(tx: Transaction, round_id: str) -> int:
+    """Return how many accepted updates the round has."""
+    query = select(func.count()).where(
+        UpdateRecord.round_id == round_id, UpdateRecord.status == UpdateStatus.ACCEPTED
+    )
+    return tx.session.scalars(query).one()
 
 
 def awaits_updates(tx: Transaction, round_id: str) -> bool:

@@ -7,7 +7,7 @@ cohort_size updates are accepted; in asynchronous mode, a training round once bu
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy.exc import IntegrityError
@@ -153,30 +153,39 @@ def describe(tx: Transaction, round_: RoundRecord) -> Round:
     return describe_all(tx, [round_])[0]
 
 
+def describe_for(tx: Transaction, round_: RoundRecord, site_id: str) -> Round:
+    """Return the round's message for a site of its cohort, which is told of no other site."""
+    return _describe(round_, repository.update_counts(tx, [round_.id]), (site_id,))
+
+
 def describe_all(tx: Transaction, rounds: Sequence[RoundRecord]) -> list[Round]:
     """Return the messages of several rounds."""
-    counts = repository.update_counts(tx, [round_.id for round_ in rounds])
-    return [
-        Round(
-            round_id=round_.id,
-            federation=round_.federation.name,
-            round_number=round_.number,
-            task=round_.task,
-            status=round_.status,
-            base_version=round_.base_version.number,
-            base_digest=round_.base_version.digest,
-            result_version=round_.result.number if round_.result else None,
-            quorum=round_.quorum,
-            cohort=tuple(member.site_id for member in round_.cohort),
-            updates_accepted=sum(counts.get((round_.id, status), 0) for status in _COUNTED),
-            updates_quarantined=counts.get((round_.id, UpdateStatus.QUARANTINED), 0),
-            abandoned_reason=round_.abandoned_reason,
-            started_at=round_.started_at,
-            deadline_at=round_.deadline_at,
-            finished_at=round_.finished_at,
-        )
-        for round_ in rounds
-    ]
+    ids = [round_.id for round_ in rounds]
+    counts, cohorts = repository.update_counts(tx, ids), repository.cohorts(tx, ids)
+    return [_describe(round_, counts, tuple(cohorts[round_.id])) for round_ in rounds]
+
+
+def _describe(
+    round_: RoundRecord, counts: Mapping[tuple[str, UpdateStatus], int], cohort: tuple[str, ...]
+) -> Round:
+    return Round(
+        round_id=round_.id,
+        federation=round_.federation.name,
+        round_number=round_.number,
+        task=round_.task,
+        status=round_.status,
+        base_version=round_.base_version.number,
+        base_digest=round_.base_version.digest,
+        result_version=round_.result.number if round_.result else None,
+        quorum=round_.quorum,
+        cohort=cohort,
+        updates_accepted=sum(counts.get((round_.id, status), 0) for status in _COUNTED),
+        updates_quarantined=counts.get((round_.id, UpdateStatus.QUARANTINED), 0),
+        abandoned_reason=round_.abandoned_reason,
+        started_at=round_.started_at,
+        deadline_at=round_.deadline_at,
+        finished_at=round_.finished_at,
+    )
 
 
 def _check_may_start(tx: Transaction, federation: FederationRecord, num_sites: int) -> None:

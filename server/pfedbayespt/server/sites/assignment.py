@@ -22,7 +22,7 @@ def assignment_of(tx: Transaction, site: SiteRecord, retry_after_seconds: float)
     """Return the site's assignment."""
     federation = site.federation
     action, round_, version = _task(tx, site)
-    message: Round | None = None if round_ is None else round_service.describe(tx, round_)
+    message: Round | None = None if round_ is None else round_service.describe_for(tx, round_, site.id)
     return Assignment(
         action=action,
         federation=federation.name,

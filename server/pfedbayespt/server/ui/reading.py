@@ -144,7 +144,7 @@ def show_version(
     with context.database.read() as tx:
         seen = overview_of(tx, session, name)
         version = versions.describe(
-            versions.find(tx, visible_federation(tx, session.caller, name), number), name
+            versions.find(tx, visible_federation(tx, session.caller, name), number, lineage=True), name
         )
     return page(
         request,

@@ -17,6 +17,8 @@ class UpdateRecord(Base):
 
     __tablename__ = "updates"
     __table_args__ = (
+        # Covers the counts that every look at a round needs.
+        Index("ix_updates_round_id_status", "round_id", "status"),
         # A site has one update in a round; quarantined ones do not count, so that a corrected one may follow.
         Index(
             "uq_updates_round_site",
@@ -38,7 +40,7 @@ class UpdateRecord(Base):
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"), index=True)
+    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))
     # The round that asked for it: `round_id`, unless it came late.
     origin_round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))
     staleness: Mapped[int] = mapped_column(default=0)
