@@ -17,6 +17,7 @@ RUN_BY = {
     "docs/how-to/bring-your-backbone.md": "tests/docs/test_commands.py",
     "docs/how-to/follow-a-prediction.md": "tests/trust/test_audit.py",
     "docs/how-to/operate.md": "tests/e2e/test_operate.py",
+    "docs/how-to/serve-on-ray.md": "tests/server/test_ray_serve.py",
     "docs/how-to/test-your-integration.md": "tests/testing/test_how_to.py",
 }
 

@@ -1,8 +1,11 @@
 """Predictions by Ray Serve, on one node: what a replica answers is what the inference server answers."""
 
+import re
 import socket
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -16,6 +19,14 @@ from pfedbayespt.server.ray_serve import inference
 
 IMAGE = encoded(picture())
 PATH = "/v1/federations/alpha/predictions"
+PAGE = Path(__file__).parents[2] / "docs/how-to/serve-on-ray.md"
+
+
+def as_the_page_says() -> Any:
+    """What `serve run <module>:<builder> <name>=<value> ...` deploys."""
+    ((module, builder, words),) = re.findall(r"serve run ([\w.]+):(\w+) (.*)", PAGE.read_text())
+    arguments = dict(word.split("=") for word in words.split())
+    return getattr(import_module(module), builder)(arguments)
 
 
 @pytest.fixture
@@ -61,7 +72,7 @@ def serve_url(answered: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ray.init(include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(inference({"num_cpus": 0.5}))
+        serve.run(as_the_page_says())
         yield f"http://127.0.0.1:{port}"
     finally:
         serve.shutdown()

@@ -6,8 +6,9 @@ from datetime import datetime
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import joinedload
 
-from pfedbayespt.protocol import RoundStatus, SiteStatus, UpdateStatus
+from pfedbayespt.protocol import FederationStatus, RoundStatus, SiteStatus, UpdateStatus
 from pfedbayespt.server.database import Transaction
+from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.model_versions.models import EvaluationRecord
 from pfedbayespt.server.rounds.models import RoundInput, RoundRecord, RoundSite
 from pfedbayespt.server.sites.models import SiteRecord
@@ -37,6 +38,13 @@ def live(tx: Transaction, federation_id: str) -> RoundRecord | None:
     """Return the federation's live round, if it has one."""
     query = with_relations().where(RoundRecord.federation_id == federation_id, RoundRecord.status.in_(_LIVE))
     return tx.session.scalars(query).one_or_none()
+
+
+def idle_federation_ids(tx: Transaction) -> Sequence[str]:
+    """Return the ids of the active federations that have no live round, oldest first."""
+    is_live = exists().where(RoundRecord.federation_id == FederationRecord.id, RoundRecord.status.in_(_LIVE))
+    query = select(FederationRecord.id).where(FederationRecord.status == FederationStatus.ACTIVE, ~is_live)
+    return tx.session.scalars(query.order_by(FederationRecord.created_at)).all()
 
 
 def all_live_ids(tx: Transaction) -> Sequence[str]:

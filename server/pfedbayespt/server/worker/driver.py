@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import structlog
 
-from pfedbayespt.protocol import FederationStatus, RoundStatus, TensorFileError
+from pfedbayespt.protocol import RoundStatus, TensorFileError
 from pfedbayespt.server.blobs import BlobError
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.database import Transaction
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 def tick(context: Context) -> bool:
     """Do all that is due; return whether anything was, so that more may be due now."""
     with context.database.read() as tx:
-        federation_ids = federations.ids_with_status(tx, FederationStatus.ACTIVE)
+        federation_ids = rounds.idle_federation_ids(tx)
     started = [_contained(_start_round, context, federation_id) for federation_id in federation_ids]
     with context.database.read() as tx:
         round_ids = rounds.all_live_ids(tx)
