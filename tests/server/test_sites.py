@@ -180,7 +180,7 @@ def test_an_assignment_names_everything_a_site_needs(coordinator: Coordinator) -
     assignment = site.assignment()
     federation = coordinator.admin.get("/v1/federations/alpha")
     assert assignment["action"] == "train"
-    assert assignment["round"] == coordinator.live_round()
+    assert assignment["round"] == coordinator.live_round() | {"cohort": [site.site_id]}
     assert assignment["model_version"] == 0
     assert assignment["model_digest"] == coordinator.versions()[0]["digest"]
     assert assignment["specification_digest"] == federation["specification_digest"]

@@ -6,8 +6,8 @@ Rules:
 2. A turn is what a site does when it asks for work and gets some: it reads its assignment, downloads the version,
    and submits an update or reports an evaluation. Turns happen when the coordinator has work; asking in vain, as a
    site on the network does every `retry_after_seconds`, is measured once, at the end.
-3. A turn may be taken again, as Ray does when a machine is lost: the same site in the same round sends the same
-   bytes.
+3. A turn may be taken again, as it is when the site's token expires in the midst of it, and as Ray does when a
+   machine is lost: the same site in the same round sends the same bytes.
 4. The admin's token never goes into a task: sites get one enrolment token each, as people do.
 """
 
@@ -102,7 +102,15 @@ class _Visit:
 
     def added_to(self, turns: Turns) -> Turns:
         """Take the turn, and return the turns with this one."""
-        assignment = self._assignment()
+        try:
+            return self._taken(turns)
+        except AuthenticationRequired:
+            nobody = CoordinatorClient(self.url, timeouts=PATIENT, transport=self.transport)
+            self.member = replace(self.member, token=self._identity().access_token(nobody.access_token))
+            return self._taken(turns)
+
+    def _taken(self, turns: Turns) -> Turns:
+        assignment = self._client().sites.assignment()
         updates, losses = turns.updates, turns.losses
         if assignment.action is SiteAction.TRAIN and assignment.round is not None:
             self._submit(assignment.round)
@@ -110,17 +118,6 @@ class _Visit:
         elif assignment.action is SiteAction.EVALUATE:
             losses = (*losses, self._evaluate(assignment))
         return Turns([*turns.members, self.member], updates, losses)
-
-    def _assignment(self) -> Assignment:
-        """Return what the site is to do, after getting another token if it has none that is good."""
-        if self.member.token:
-            try:
-                return self._client().sites.assignment()
-            except AuthenticationRequired:
-                pass  # the token has expired since the site's last turn
-        nobody = CoordinatorClient(self.url, timeouts=PATIENT, transport=self.transport)
-        self.member = replace(self.member, token=self._identity().access_token(nobody.access_token))
-        return self._client().sites.assignment()
 
     def _submit(self, round_: Round) -> None:
         base = self._parameters(round_.federation, round_.base_version, round_.base_digest)
@@ -151,7 +148,8 @@ class _Visit:
         return tensors.decode(self._client().model_versions.download(federation, number, digest))[1]
 
     def _client(self) -> CoordinatorClient:
-        return CoordinatorClient(self.url, self.member.token, timeouts=PATIENT, transport=self.transport)
+        token = self.member.token or None  # none yet: the coordinator says so, and the site gets one
+        return CoordinatorClient(self.url, token, timeouts=PATIENT, transport=self.transport)
 
     def _identity(self) -> SiteIdentity:
         key = SigningKey.from_pem(self.member.key_pem)
