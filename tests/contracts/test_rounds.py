@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from tests.server.harness import Coordinator, SiteCaller, check, problem_of, running, specification
 
-from pfedbayespt.protocol import FederationStatus, SigningKey
+from pfedbayespt.protocol import SigningKey
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import LostRace, TransitionNotAllowed
 from pfedbayespt.server.events import repository as event_log
@@ -223,7 +223,7 @@ def test_a_second_live_round_is_impossible_even_without_the_lock(coordinator: Co
 
     def start_another() -> None:
         with coordinator.context.database.write("worker") as tx:
-            live = found(rounds.live(tx, federations.ids_with_status(tx, FederationStatus.ACTIVE)[0]))
+            live = live_round(tx)
             other = RoundRecord(
                 id="rnd_other",
                 federation_id=live.federation_id,
@@ -372,8 +372,7 @@ def test_connections_that_were_cut_are_replaced(coordinator: Coordinator) -> Non
 def test_the_event_chain_is_whole_and_an_edit_breaks_it(coordinator: Coordinator) -> None:
     training_round(coordinator)
     with coordinator.context.database.read() as tx:
-        federation_id = federations.ids_with_status(tx, FederationStatus.ACTIVE)[0]
-        events = event_log.of_federation(tx, federation_id)
+        events = event_log.of_federation(tx, live_round(tx).federation_id)
         assert len(events) > 10
         assert first_broken(events) is None
         events[4].actor = "somebody-else"
@@ -408,7 +407,7 @@ def published_elsewhere(coordinator: Coordinator) -> str:
         connection.begin()
         session = Session(connection)
         tx = Transaction(session, coordinator.clock(session), "worker")
-        round_ = found(rounds.live(tx, federations.ids_with_status(tx, FederationStatus.ACTIVE)[0]))
+        round_ = live_round(tx)
         progress.close(tx, round_, timedelta(hours=1))
         plan = progress.plan(tx, round_)
         session.close()
@@ -434,6 +433,11 @@ def damage(coordinator: Coordinator, digest: str) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def live_round(tx: Transaction) -> Any:
+    (round_id,) = rounds.all_live_ids(tx)
+    return found(rounds.by_id(tx, round_id))
 
 
 def found(record: Any) -> Any:

@@ -79,7 +79,7 @@ def test_a_site_among_nine_costs_what_a_site_among_three_costs(
     assert "ModelVersionRecord with its manifest" not in many  # it names every update
 
 
-def test_a_site_is_told_of_no_other_site_and_an_admin_of_all(coordinator: Coordinator) -> None:
+def test_an_assignment_names_no_other_site_and_the_round_names_all(coordinator: Coordinator) -> None:
     coordinator.federation(min_sites_to_start=3, num_rounds=1)
     sites = coordinator.sites(3)
     coordinator.settle()

@@ -7,10 +7,10 @@ import pytest
 from tests.server.harness import Coordinator, check, problem_of
 from tests.server.test_rounds import POLICY, rounds, start
 
-from pfedbayespt.protocol import FederationStatus, RoundStatus
-from pfedbayespt.server.federations import repository as federations
+from pfedbayespt.protocol import RoundStatus
 from pfedbayespt.server.model_versions import repository as versions
 from pfedbayespt.server.rounds.models import RoundRecord
+from pfedbayespt.server.rounds.repository import idle_federation_ids
 
 BUFFER = {"late_policy": "buffer", "asynchronous": {"buffer_size": 3}}
 
@@ -78,7 +78,7 @@ def test_a_round_that_was_never_opened_ends_at_its_deadline(coordinator: Coordin
     """No step leaves one behind; should one be there all the same, it is not in the way for ever."""
     coordinator.federation(**POLICY)
     with coordinator.context.database.write("test") as tx:
-        (federation_id,) = federations.ids_with_status(tx, FederationStatus.ACTIVE)
+        (federation_id,) = idle_federation_ids(tx)
         base = versions.serving(tx, federation_id)
         assert base is not None
         tx.session.add(

@@ -56,8 +56,8 @@ class Member:
     number: int
     site_id: str
     key_pem: bytes = field(repr=False)
-    coordinator_key_id: str = ""
-    token: str = field(default="", repr=False)
+    coordinator_key_id: str
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,16 @@ class Turns:
 
 
 def enrol(url: str, invited: Sequence[tuple[int, str]]) -> list[Member]:
-    """Redeem the tokens of some sites, each with a fresh key; `invited` pairs numbers with tokens."""
+    """Redeem some sites' tokens, each with a fresh key, and sign them in; `invited` pairs numbers with tokens."""
     transport = HttpxTransport()
     nobody = CoordinatorClient(url, timeouts=PATIENT, transport=transport)
     members = []
     for number, token in invited:
         key, coordinator = SigningKey.generate(), nobody.identity()
         site = nobody.sites.enrol(token, f"site-{number}", key, coordinator.key_id).site
-        members.append(Member(number, site.site_id, key.to_pem(), coordinator.key_id))
+        identity = SiteIdentity(site.site_id, key, coordinator.key_id)
+        access = identity.access_token(nobody.access_token)
+        members.append(Member(number, site.site_id, key.to_pem(), coordinator.key_id, access))
     transport.close()
     return members
 
@@ -104,7 +106,7 @@ class _Visit:
         """Take the turn, and return the turns with this one."""
         try:
             return self._taken(turns)
-        except AuthenticationRequired:
+        except AuthenticationRequired:  # its token has expired
             nobody = CoordinatorClient(self.url, timeouts=PATIENT, transport=self.transport)
             self.member = replace(self.member, token=self._identity().access_token(nobody.access_token))
             return self._taken(turns)
@@ -148,8 +150,7 @@ class _Visit:
         return tensors.decode(self._client().model_versions.download(federation, number, digest))[1]
 
     def _client(self) -> CoordinatorClient:
-        token = self.member.token or None  # none yet: the coordinator says so, and the site gets one
-        return CoordinatorClient(self.url, token, timeouts=PATIENT, transport=self.transport)
+        return CoordinatorClient(self.url, self.member.token, timeouts=PATIENT, transport=self.transport)
 
     def _identity(self) -> SiteIdentity:
         key = SigningKey.from_pem(self.member.key_pem)

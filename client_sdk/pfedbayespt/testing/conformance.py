@@ -164,7 +164,7 @@ class CoordinatorConformance:
             assignment = asked_to(site, SiteAction.TRAIN)
             assert assignment.round is not None
             assert assignment.round.task is RoundTask.STATISTICS
-            assert assignment.round.cohort == (site.site_id,)  # it is told of no other site
+            assert assignment.round.cohort == (site.site_id,)  # its assignment names no other site
 
     def test_it_signs_what_sites_agree_to_and_train_from(self, stage: Stage, sites: list[FakeSite]) -> None:
         identity, assignment = stage.identity(), sites[0].assignment()

@@ -288,7 +288,7 @@ class FakeFederation:
         return tensors.decode(self.version(number).content)[1]
 
     def describe(self, round_: LiveRound, cohort: tuple[str, ...]) -> Round:
-        """Return the round's message; a site is told of no other site in the cohort."""
+        """Return the round's message; of the cohort, an assignment names its own site alone."""
         policy = self.specification.rounds
         return Round(
             round_id=round_.round_id,

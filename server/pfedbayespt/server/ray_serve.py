@@ -66,4 +66,4 @@ def inference(arguments: dict[str, Any]) -> "Application":
 
 
 def _settings() -> Settings:
-    return Settings().model_copy(update={"roles": frozenset({ServerRole.INFERENCE})})
+    return Settings(roles=frozenset({ServerRole.INFERENCE}))

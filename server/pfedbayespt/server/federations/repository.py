@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Select, func, select
 
-from pfedbayespt.protocol import FederationStatus, ModelVersionStatus, RoundStatus, RoundTask
+from pfedbayespt.protocol import ModelVersionStatus, RoundStatus, RoundTask
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.model_versions.models import ModelVersionRecord
@@ -33,12 +33,6 @@ def lock_of_round(tx: Transaction, round_id: str) -> None:
     federation_id = select(RoundRecord.federation_id).where(RoundRecord.id == round_id).scalar_subquery()
     query = select(FederationRecord).where(FederationRecord.id == federation_id).with_for_update()
     tx.session.scalars(query).one()
-
-
-def ids_with_status(tx: Transaction, *statuses: FederationStatus) -> Sequence[str]:
-    """Return the ids of the federations in one of these states, oldest first."""
-    query = select(FederationRecord.id).where(FederationRecord.status.in_(statuses))
-    return tx.session.scalars(query.order_by(FederationRecord.created_at)).all()
 
 
 def serving_numbers(tx: Transaction, federation_ids: Sequence[str]) -> dict[str, int]:

@@ -154,7 +154,10 @@ def describe(tx: Transaction, round_: RoundRecord) -> Round:
 
 
 def describe_for(tx: Transaction, round_: RoundRecord, site_id: str) -> Round:
-    """Return the round's message for a site of its cohort, which is told of no other site."""
+    """Return the round's message for an assignment; of the cohort it names this site alone.
+
+    So an assignment costs the same however many sites are asked.
+    """
     return _describe(round_, repository.update_counts(tx, [round_.id]), (site_id,))
 
 
