@@ -57,6 +57,8 @@ def serve_url(answered: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The address at which Serve answers, on the folder that the inference server left."""
     pytest.importorskip("ray.serve")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # a busy machine starves what is nicer than the rest
+    monkeypatch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "50")  # 5, then it is killed
     for name, value in {
         "ADMIN_TOKEN": ADMIN_TOKEN,
         "DATA_DIR": str(tmp_path / "data"),
