@@ -109,7 +109,7 @@ def without_secrets(value: Any) -> Any:
 def play(coordinator: Coordinator, agreed: Any, weights: Path) -> None:
     """Go through the life of a federation."""
     agreed = agreed.model_copy(update={"classes": ("benign", "malignant", "unsure")})
-    policy = {"num_rounds": 12, "min_sites_to_start": 3, "quorum": 2}
+    policy = {"num_rounds": 12, "min_sites_to_start": 3, "quorum": 2, "max_accuracy_drop": 0.05}
     agreed = agreed.model_copy(update={"rounds": agreed.rounds.model_copy(update=policy)})
     initial = parameters_of(agreed, weights, seed=0)
     found(coordinator, agreed, file_of(initial, agreed, 0, NAME))
