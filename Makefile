@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup replicas bench-coordinator bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs examples image-check openapi openapi-lint
+.PHONY: help setup replicas bench-coordinator bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs examples screenshots image-check openapi openapi-lint
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ image-check: $(VENV)/.ready ## Do the Dockerfile's steps in a chroot and start t
 
 examples: $(VENV)/.ready ## Play a small federation, and record what the API document shows of it
 	$(BIN)/python -m scripts.record_examples
+
+screenshots: $(VENV)/.ready ## Play a federation in a browser, and take the documentation's pictures of it; needs Chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.screenshots
 
 openapi: $(VENV)/.ready ## Write docs/openapi.json from the code (BREAKING=1: even if that breaks callers)
 	$(BIN)/python scripts/openapi.py $(if $(BREAKING),--breaking)

@@ -18,6 +18,7 @@ RUN_BY = {
     "docs/how-to/follow-a-prediction.md": "tests/trust/test_audit.py",
     "docs/how-to/operate.md": "tests/e2e/test_operate.py",
     "docs/how-to/serve-on-ray.md": "tests/server/test_ray_serve.py",
+    "docs/how-to/steer-a-federation.md": "tests/ui/cast.py",
     "docs/how-to/test-your-integration.md": "tests/testing/test_how_to.py",
 }
 

@@ -6,6 +6,12 @@ Rules:
 3. Its clock moves where this says so, so that a round's picture shows who came when.
 """
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,15 +19,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from tests.server.harness import Coordinator, SiteCaller, check, running, settings_for
+from tests.server.harness import ADMIN_TOKEN, Coordinator, SiteCaller, check, running, settings_for
 from tests.server.serving_parts import Arrays, tiny_backbone
 from tests.ui.conftest import Place, listening
 
-from pfedbayespt.cli.founding import initial_parameters_file
 from pfedbayespt.model.config import BackboneConfig
-from pfedbayespt.protocol import FederationSpecification, SigningKey, UpdateManifest, tensors
+from pfedbayespt.protocol import SigningKey, UpdateManifest, tensors
 from pfedbayespt.server import ServerRole
 
+PAGE: Final = Path(__file__).parents[2] / "docs/how-to/steer-a-federation.md"
 NAME: Final = "field-guide"
 CLASSES: Final = ("bird", "fruit", "tool")
 SITES: Final = (("north", "museum-north"), ("south", "museum-south"), ("west", "gardens-west"))
@@ -48,7 +54,7 @@ class Stage:
 def staged(folder: Path) -> Iterator[Stage]:
     """Yield a coordinator without a federation, which can answer with a tiny ViT."""
     weights = folder / "backbones" / "vit"
-    backbone = tiny_backbone(weights.parent, weights.name)
+    backbone = tiny_backbone(weights.parent, weights.name, seed=1)  # not the one in the API's examples
     roles = frozenset({ServerRole.COORDINATOR, ServerRole.INFERENCE})
     settings = settings_for(folder / "data", roles=roles, backbone_cache_dir=weights.parent)
     with running(settings) as coordinator, listening(coordinator.http.app) as url:
@@ -92,10 +98,16 @@ class Cast:
             coordinator.clock.move(40)
 
     def initial_file(self) -> bytes:
-        """What `pfedbayespt admin initial-parameters` writes."""
-        agreed = self.coordinator.admin.get(f"/v1/federations/{NAME}")["specification"]
-        specification = FederationSpecification.model_validate(agreed)
-        return initial_parameters_file(NAME, specification, self.stage.weights)
+        """Do as the page says that tells admins how to write version 0."""
+        (command,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        known = {"PATH": programs, "PFEDBAYESPT_URL": self.stage.url, "PFEDBAYESPT_TOKEN": ADMIN_TOKEN}
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(self.stage.weights, Path(folder) / "backbone.safetensors")
+            subprocess.run(
+                ["bash", "-euc", command], cwd=folder, env=os.environ | known, check=True, timeout=120
+            )
+            return (Path(folder) / "version-0.safetensors").read_bytes()
 
     def train(self, site: SiteCaller) -> None:
         """Send an update that is fine."""
@@ -112,11 +124,11 @@ class Cast:
         )
         return site.submit_file(round_["round_id"], content)
 
-    def report(self, accuracy: float) -> None:
-        """Say how the candidate does at each site."""
+    def report(self, accuracy: float, step: float = 0.03) -> None:
+        """Say how the candidate does at each site, at each a `step` worse than at the one before it."""
         for number, site in enumerate(self.sites):
             version = site.assignment()["model_version"]
-            seen = accuracy - 0.03 * number
+            seen = accuracy - step * number
             metrics = {"accuracy": seen, "nll": 2 - 1.6 * seen, "ece": 0.2 - 0.2 * seen}
             path = f"/v1/federations/{NAME}/model-versions/{version}/evaluations/{site.site_id}"
             check(site.request("PUT", path, json={"num_examples": 60, "metrics": metrics}), 200)

@@ -53,6 +53,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             yield Place(coordinator, url)
 
 
+def find_chromium() -> str | None:
+    """Return where the browser is."""
+    return os.environ.get("TEST_CHROMIUM") or shutil.which("chromium")
+
+
 @contextmanager
 def listening(app: FastAPI) -> Iterator[str]:
     """Serve an application whose lifespan runs already, and yield its address."""
@@ -77,7 +82,7 @@ def browser() -> Iterator[Browser]:
 
     Playwright keeps an event loop running in this thread as long as it lives, which no other module can do with.
     """
-    executable = os.environ.get("TEST_CHROMIUM") or shutil.which("chromium")
+    executable = find_chromium()
     if executable is None:
         message = "no Chromium: install the Debian package `chromium` or set TEST_CHROMIUM"
         if os.environ.get("CI") == "true":

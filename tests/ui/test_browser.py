@@ -1,6 +1,10 @@
 """The dashboard in a real Chromium: what an admin clicks, at two widths, and what axe finds."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,7 +96,7 @@ def test_an_admin_rolls_back_and_invites(wide_page: Page, place: Place) -> None:
     wide_page.get_by_role("link", name="Sites").click()
     wide_page.get_by_role("textbox", name="Organisation").fill("clinic-d")
     wide_page.get_by_role("button", name="Make the token").click()
-    expect(wide_page.get_by_text(re.compile("^enr_"))).to_be_visible()
+    expect(wide_page.get_by_role("region", name="What to hand over")).to_contain_text("TOKEN=enr_")
     assert not faults(wide_page)
 
 
@@ -133,3 +137,24 @@ def test_an_image_is_tried_and_its_doubt_is_shown(browser: Browser, answering: P
         expect(page.get_by_role("img", name="The image that was uploaded")).to_be_visible()
         expect(page.get_by_text("nats").first).to_be_visible()
         assert not faults(page)
+
+
+def test_what_an_invitation_says_to_run_joins(browser: Browser, answering: Place, tmp_path: Path) -> None:
+    for page in signed_in(browser, answering, (1280, 900)):
+        page.goto("/ui/federations/alpha/sites")
+        page.get_by_role("textbox", name="Organisation").fill("clinic-d")
+        page.get_by_role("button", name="Make the token").click()
+        page.get_by_role("region", name="What to hand over").click()
+        handed_over = page.evaluate("getSelection().toString()")
+        (weights,) = (tmp_path / "backbones").iterdir()
+        script = handed_over.replace("FILE", shlex.quote(str(weights)))
+        programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        subprocess.run(
+            ["bash", "-euc", script],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": programs},
+            check=True,
+            timeout=120,
+        )
+        page.get_by_role("link", name="Done").click()
+        expect(page.get_by_role("row").filter(has_text="clinic-d")).to_contain_text("active")

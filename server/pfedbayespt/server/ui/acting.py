@@ -227,11 +227,12 @@ def invite(
     csrf: Annotated[str, Form(max_length=64)],
     hours: Annotated[int, Form(ge=1, le=72)] = 24,
 ) -> Response:
-    """Make an enrolment token and show it, this once."""
+    """Make an enrolment token and show it, this once, in the command that redeems it."""
     check_form(request, session, csrf)
     body = EnrolmentTokenCreate(organisation=organisation, valid_seconds=hours * 3600)
     token = sites.create_enrolment_token(name, body, context, session.caller)
-    return page(request, "invitation.html", name=name, token=token)
+    url = str(request.base_url).rstrip("/")
+    return page(request, "invitation.html", name=name, token=token, url=url)
 
 
 def _find(key: str) -> Action:

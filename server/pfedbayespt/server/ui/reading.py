@@ -1,6 +1,6 @@
 """Pages for reading: federations, a federation, its rounds, versions, sites and events."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
@@ -12,6 +12,7 @@ from pfedbayespt.server.auth import visible_federation
 from pfedbayespt.server.context import ContextDep
 from pfedbayespt.server.database import Transaction
 from pfedbayespt.server.errors import NotFound
+from pfedbayespt.server.events import service as events
 from pfedbayespt.server.federations import service as federations
 from pfedbayespt.server.federations.models import FederationRecord
 from pfedbayespt.server.model_versions import service as versions
@@ -143,16 +144,18 @@ def show_version(
     """Show one version: its lineage, what sites report of it, and whether it can serve."""
     with context.database.read() as tx:
         seen = overview_of(tx, session, name)
-        version = versions.describe(
-            versions.find(tx, visible_federation(tx, session.caller, name), number, lineage=True), name
-        )
+        federation = visible_federation(tx, session.caller, name)
+        version = versions.describe(versions.find(tx, federation, number, lineage=True), name)
+        held = _held_for(tx, federation, version)
+    site_names = {site.site_id: site.site_name for site in seen.sites}
     return page(
         request,
         "version.html",
         seen=seen,
         version=version,
+        held_for=_named(held, site_names),
         round=next((each for each in seen.rounds if each.round_id == version.round_id), None),
-        site_names={site.site_id: site.site_name for site in seen.sites},
+        site_names=site_names,
         offers=offers_for_version(seen.federation, version),
         current="versions",
     )
@@ -205,6 +208,22 @@ def everything(read: Callable[[PageRequest], Page[Item]]) -> list[Item]:
 def _latest_round(tx: Transaction, session: Session, name: str) -> Round | None:
     record = visible_federation(tx, session.caller, name)
     return next(iter(rounds.list_page(tx, record, PageRequest(limit=1)).items), None)
+
+
+def _held_for(tx: Transaction, federation: FederationRecord, version: ModelVersion) -> str:
+    """Return why the version was not promoted when its round ended, nothing if it was."""
+    if version.round_id is None:
+        return ""
+    wanted = events.EventFilter(action="round.held", subject=version.round_id)
+    held = events.list_page(tx, federation, PageRequest(limit=1), wanted).items
+    return str(held[0].details["reason"]) if held else ""
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    """Return `text` with each site called by its name instead of its id."""
+    for site_id, name in names.items():
+        text = text.replace(site_id, name)
+    return text
 
 
 def _timeline(
