@@ -19,6 +19,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory, backbone_weights: Path) -
     command = [sys.executable, "-m", "pfedbayespt.cli.main", "demo", "--quick", "--output", str(output)]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
+    (output / "printed").write_text(finished.stdout)
     return output
 
 
@@ -47,6 +48,15 @@ def test_the_report_stands_alone(demo_run: Path) -> None:
     assert "<script" not in html
     assert html.count("<svg") == 3
     assert html.count("data:image/webp;base64,") >= 12
+
+
+def test_it_ends_by_naming_the_dashboard_and_the_documentation(demo_run: Path) -> None:
+    dashboard, documentation, hint = (demo_run / "printed").read_text().splitlines()[-3:]
+    address = re.fullmatch(r"dashboard: (http://127\.0\.0\.1:\d+)/ui", dashboard)
+    assert address, dashboard
+    assert documentation == f"documentation: {address[1]}/docs"
+    assert "KEEP=1" in hint
+    assert f"{address[1]}/ui/federations/ideograms" in (demo_run / "report.html").read_text()
 
 
 def test_the_served_version_names_the_updates_behind_it(demo_run: Path) -> None:
