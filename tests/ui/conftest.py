@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.server.harness import ADMIN_TOKEN, Coordinator, running, settings_for
 from tests.ui.scenery import furnish
 
@@ -26,6 +26,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE_MS = 60_000
+"""How long a page may take to do what it must; a busy machine takes long over the API's own pages."""
+expect.set_options(timeout=PATIENCE_MS)
 EXPECTED = ("[object Event]", "status of 422 (Unprocessable Entity)")
 """htmx logs the bare event when a page is left and its event stream cut off; 422 is a form to be mended."""
 
@@ -109,7 +112,7 @@ def signed_in(browser: Browser, place: Place, size: tuple[int, int]) -> Iterator
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, base_url=place.url, bypass_csp=False
     )
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     complaints: list[str] = []
     page.on(

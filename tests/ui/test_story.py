@@ -20,6 +20,7 @@ from tests.ui.effort import Meter
 from tests.ui.story import TASKS, Story
 from tests.ui.test_browser import faults
 
+pytestmark = pytest.mark.timeout(900)
 STRUCTURE = Path(__file__).with_name("structure.txt")
 ROLES = (
     "alert|button|checkbox|combobox|group|heading|img|link|navigation|region|spinbutton|table|term|textbox"
