@@ -8,7 +8,9 @@ Rules:
 3. A round lasts from the end of the round before it to its own end, by the database's clock: polls included. The
    first rounds, of statistics and of warming up, are not counted.
 4. A further process asks for one site's assignment again and again: `heartbeat_p99_ms` is what it waits while the
-   others upload.
+   others upload. On a machine that the sites keep busy most of that may be waiting for a core: so
+   `heartbeat_in_server_p99_ms` is the same by the coordinator's own log, of all sites' assignments, and
+   `heartbeat_quiet_p99_ms` what the asker waits before the first upload.
 5. Each counted round's version is compared with the mean that NumPy computes from the same draws; an error above
    1e-6 ends the run.
 
@@ -51,6 +53,7 @@ SLOPE_SITES, SLOPE_MEGABYTES = (8, 16, 32, 64), 10.0
 MAX_ERROR = 1e-6
 WARM_UP_ROUNDS = 2  # one of statistics, one of training
 _HEARTBEAT_SECONDS = 0.1
+_QUIET_SECONDS = 5.0
 _PATIENT = Timeouts(total_seconds=600.0)
 
 
@@ -62,17 +65,21 @@ def measure(num_sites: int, megabytes: float, num_rounds: int, poll_seconds: flo
         coordinator_process(Path(scratch), {"PFEDBAYESPT_RETRY_AFTER_SECONDS": str(poll_seconds)}) as running,
         CoordinatorClient(running.url, running.admin_token, timeouts=_PATIENT) as admin,
     ):
-        meter = Meter(running.pid)
+        meter, log = Meter(running.pid), Path(scratch) / "coordinator.log"
         found(admin, specification(num_sites), arrays)
         sites = [
             SyntheticSite.enrol(admin, running.url, number, arrays, _PATIENT) for number in range(num_sites)
         ]
         with heartbeats(running.url, sites[0].identity) as waits:
+            time.sleep(_QUIET_SECONDS)
+            quiet_until = time.monotonic()
             _play(sites, WARM_UP_ROUNDS)
-            begun, used = time.monotonic(), meter.cpu_seconds()
+            begun, used, logged = time.monotonic(), meter.cpu_seconds(), log.stat().st_size
             _play(sites, WARM_UP_ROUNDS + num_rounds)
             used = meter.cpu_seconds() - used
+            in_server = _assignments(log, logged)
         waited = [wait for at, wait in waits if at >= begun]
+        quiet = [wait for at, wait in waits if at < quiet_until]
         rounds = sorted(admin.rounds.list(FEDERATION), key=lambda one: one.round_number)
         counted = rounds[WARM_UP_ROUNDS : WARM_UP_ROUNDS + num_rounds]
         return {
@@ -82,6 +89,8 @@ def measure(num_sites: int, megabytes: float, num_rounds: int, poll_seconds: flo
             "cpu_seconds_per_update": round(used / (num_sites * num_rounds), 5),
             "peak_rss_mb": round(meter.peak_rss_mb(), 1),
             "heartbeat_p99_ms": round(float(np.percentile(waited, 99)) * 1e3, 2),
+            "heartbeat_in_server_p99_ms": round(float(np.percentile(in_server, 99)), 2),
+            "heartbeat_quiet_p99_ms": round(float(np.percentile(quiet, 99)) * 1e3, 2),
             "mean_error": max(_error(admin, one, sites) for one in counted),
         }
 
@@ -117,6 +126,14 @@ def _error(admin: CoordinatorClient, one: Round, sites: list[SyntheticSite]) -> 
 def _parameters(admin: CoordinatorClient, number: int) -> dict[str, Any]:
     digest = admin.model_versions.get(FEDERATION, number).digest
     return tensors.decode(admin.model_versions.download(FEDERATION, number, digest))[1]
+
+
+def _assignments(log: Path, first_byte: int) -> list[float]:
+    """Return how long, in milliseconds, the coordinator says that it took over each assignment since then."""
+    with log.open("rb") as lines:
+        lines.seek(first_byte)
+        entries = [json.loads(line) for line in lines if b"/v1/sites/me/assignment" in line]
+    return [entry["duration_milliseconds"] for entry in entries if entry.get("event") == "request"]
 
 
 @contextmanager

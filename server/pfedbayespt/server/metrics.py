@@ -73,19 +73,22 @@ class RequestTimes:
             await self._app(scope, receive, send)
             return
         begun, status = time.perf_counter(), 500
+        answered: float | None = None
 
         async def noting(message: Message) -> None:
-            nonlocal status
+            nonlocal answered, status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                answered = time.perf_counter()
 
         try:
             await self._app(scope, receive, noting)
         finally:
             route, method = template_of(scope), scope["method"]
             if not route.endswith("/stream"):  # open for as long as somebody looks
-                seconds = time.perf_counter() - begun
+                seconds = (answered or time.perf_counter()) - begun
                 self._requests.labels(route, method, str(status)).observe(seconds)
 
 

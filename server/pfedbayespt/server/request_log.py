@@ -38,13 +38,16 @@ class RequestLogMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, status = time.perf_counter(), 0
+        answered: float | None = None  # what is done after the last byte is not the caller's time
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal answered, status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[HEADER] = scope["request_id"]
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                answered = time.perf_counter()
             if message["type"] == "http.response.start":
                 failpoint("response.after_headers")
 
@@ -58,7 +61,7 @@ class RequestLogMiddleware:
                 scope, receive, send_with_id
             )
         finally:
-            milliseconds = round((time.perf_counter() - started) * 1000, 1)
+            milliseconds = round(((answered or time.perf_counter()) - started) * 1000, 1)
             _log.info(
                 "request",
                 method=scope["method"],

@@ -11,10 +11,10 @@ from typing import Final, NoReturn
 import structlog
 import uvicorn
 
-from pfedbayespt.server import logs, schema
+from pfedbayespt.server import logs, memory, schema
 from pfedbayespt.server.app import create_app
 from pfedbayespt.server.database import Database
-from pfedbayespt.server.settings import Settings
+from pfedbayespt.server.settings import ServerRole, Settings
 
 EXIT_STORAGE_BROKEN: Final = os.EX_IOERR
 _SHUTDOWN_SECONDS = 20
@@ -36,6 +36,10 @@ def run(settings: Settings) -> None:
     """
     logs.configure_process()
     _allow_many_open_files()
+    if (
+        ServerRole.INFERENCE not in settings.roles
+    ):  # which has blocks of another size, and sets its own limits
+        memory.return_buffers()
     app = create_app(settings, on_broken=_end_process)
     config = uvicorn.Config(
         app,

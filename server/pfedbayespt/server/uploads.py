@@ -5,15 +5,19 @@ Rules:
 2. A body that is announced too large is refused before its first byte is read; one that is longer or shorter than
    announced, or has other bytes, leaves nothing behind.
 3. The event loop never waits for the disk: bytes are written by a worker thread, some at a time.
+4. Uploads have a few threads of their own (`in_upload_thread`), so that however many come at once, other requests
+   find a free thread, and little memory is in use: those that wait hold one batch each.
 """
 
 import base64
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from starlette.requests import ClientDisconnect
 
 from pfedbayespt.protocol import Digest
@@ -21,11 +25,29 @@ from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.errors import BodyTooLarge, DigestMismatch, InvalidRequest
 from pfedbayespt.server.failpoints import failpoint
 
-_BATCH_BYTES: Final = 2**20
+_BATCH_BYTES: Final = 2**18  # what every upload under way may hold: memory grows with the sites by this
+_UPLOAD_THREADS: Final = 8
 _SHA256_BYTES: Final = 32
 _FORM: Final = "`Content-Digest: sha-256=:<base64 of the body's SHA-256>:` (RFC 9530)"
 # One member of a dictionary (RFC 9651) whose value is a byte sequence; parameters are allowed and mean nothing.
 _MEMBER: Final = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/=]*):(?:;[^,]*)?\s*")
+
+
+_limiter: RunVar[CapacityLimiter] = RunVar("upload_threads")  # one for each event loop
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+async def in_upload_thread(
+    function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+) -> _Result:
+    """Call the function in one of the threads for uploads, when one is free."""
+    try:
+        limiter = _limiter.get()
+    except LookupError:
+        limiter = CapacityLimiter(_UPLOAD_THREADS)
+        _limiter.set(limiter)
+    return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=limiter)
 
 
 @dataclass(frozen=True)
@@ -78,7 +100,7 @@ async def receive_body(chunks: AsyncIterable[bytes], blob: TemporaryBlob, announ
         async for batch in _batches(chunks):
             if blob.size_bytes + len(batch) > announced.size_bytes:
                 raise InvalidRequest(f"the body is longer than the announced {announced.size_bytes} bytes")
-            await run_in_threadpool(blob.write, batch)
+            await in_upload_thread(blob.write, batch)
     except ClientDisconnect as error:
         raise InvalidRequest("the client went away before the end of the body") from error
     if blob.size_bytes < announced.size_bytes:
@@ -87,17 +109,17 @@ async def receive_body(chunks: AsyncIterable[bytes], blob: TemporaryBlob, announ
         raise DigestMismatch(f"the body has {blob.digest}, announced was {announced.digest}; send it again")
 
 
-async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytearray]:
     """Join small chunks, so that a thread is asked seldom."""
     batch = bytearray()
     async for chunk in chunks:
         batch += chunk
         failpoint("ingest.mid_body")
         if len(batch) >= _BATCH_BYTES:
-            yield bytes(batch)
-            batch.clear()
+            yield batch
+            batch = bytearray()  # not cleared: a cleared one and a copy would be twice the memory
     if batch:
-        yield bytes(batch)
+        yield batch
 
 
 def _decoded(text: str) -> bytes:

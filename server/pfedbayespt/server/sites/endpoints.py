@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, BackgroundTasks, Query
 
 from pfedbayespt.protocol import (
     Assignment,
@@ -24,6 +24,7 @@ from pfedbayespt.server.auth import (
     Managing,
     Overseeing,
     Site,
+    SiteCaller,
     Steering,
     may_see,
     visible_federation,
@@ -91,7 +92,7 @@ def read_own_site(context: ContextDep, caller: Site) -> SiteMessage:
 
 
 @router.get("/sites/me/assignment", **documented("Ask what to do"))
-def read_assignment(context: ContextDep, caller: Site) -> Assignment:
+def read_assignment(context: ContextDep, caller: Site, afterwards: BackgroundTasks) -> Assignment:
     """Say what the calling site should do now: train, evaluate, wait, or nothing more. Also its heartbeat."""
     settings = context.settings
     every = timedelta(seconds=settings.heartbeat_seconds)
@@ -99,10 +100,14 @@ def read_assignment(context: ContextDep, caller: Site) -> Assignment:
         site = service.find_own(tx, caller)
         is_due = repository.is_due(site, tx.now, every)
         assignment = assignment_of(tx, site, settings.retry_after_seconds)
-    if is_due:
-        with context.database.write(caller.actor) as tx:
-            repository.touch(tx, caller.site_id, every)
+    if is_due:  # once it is answered: a write waits for those of others, and for the disk
+        afterwards.add_task(_touch, context, caller, every)
     return assignment
+
+
+def _touch(context: Context, caller: SiteCaller, every: timedelta) -> None:
+    with context.database.write(caller.actor) as tx:
+        repository.touch(tx, caller.site_id, every)
 
 
 @router.post(

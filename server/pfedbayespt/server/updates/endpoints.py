@@ -4,7 +4,6 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import Page, ProblemType, Receipt, Update, UpdateStatement, UpdateStatus
 from pfedbayespt.server.auth import Reading, Site, SiteCaller
@@ -19,7 +18,7 @@ from pfedbayespt.server.paths import RoundId, SiteId, UpdateId
 from pfedbayespt.server.rounds import service as rounds
 from pfedbayespt.server.updates import service, statements
 from pfedbayespt.server.updates.ingest import ExpectedUpdate, ReceivedUpdate, claims_of, receive_update
-from pfedbayespt.server.uploads import announced_body
+from pfedbayespt.server.uploads import announced_body, in_upload_thread
 
 router = APIRouter(prefix="/v1", tags=["updates"])
 
@@ -66,15 +65,15 @@ async def submit_update(
     announced = announced_body(request.headers, context.settings.max_update_bytes)
     statement = statements.statement_in(request.headers)
     asked = (round_id, site_id, announced.digest)
-    expected = await run_in_threadpool(_expect, context, caller, asked, statement)
+    expected = await in_upload_thread(_expect, context, caller, asked, statement)
     failpoint("ingest.after_auth")
     with context.blobs.create() as blob:
         try:
             received = await receive_update(request.stream(), blob, announced, expected)
         except UpdateRejected as error:
-            await run_in_threadpool(_quarantine, context, caller, round_id, blob, error)
+            await in_upload_thread(_quarantine, context, caller, round_id, blob, error)
             raise
-        acknowledgement = await run_in_threadpool(_accept, context, caller, received, statement)
+        acknowledgement = await in_upload_thread(_accept, context, caller, received, statement)
     context.work.set()
     context.counters.acknowledgement.observe(time.perf_counter() - begun)
     response.status_code = 201 if acknowledgement.is_new else 200

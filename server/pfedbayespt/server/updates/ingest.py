@@ -16,7 +16,6 @@ from typing import BinaryIO, Final
 
 import numpy as np
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import (
     Digest,
@@ -29,7 +28,7 @@ from pfedbayespt.protocol import (
 )
 from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.errors import UpdateRejected
-from pfedbayespt.server.uploads import AnnouncedBody, receive_body
+from pfedbayespt.server.uploads import AnnouncedBody, in_upload_thread, receive_body
 
 # Far above any honest change of a parameter or a second moment, far below where sums could overflow.
 MAX_ABS: Final = {RoundTask.TRAINING: 1e6, RoundTask.STATISTICS: 1e9}
@@ -85,7 +84,7 @@ async def receive_update(
         UpdateRejected: the file arrived whole and fails a check; see `claims_of` for what to record of it.
     """
     await receive_body(chunks, blob, announced)
-    return await run_in_threadpool(check_update, blob, expected)
+    return await in_upload_thread(check_update, blob, expected)
 
 
 def check_update(blob: TemporaryBlob, expected: ExpectedUpdate) -> ReceivedUpdate:
