@@ -7,7 +7,7 @@ QUICK ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup replicas bench-coordinator bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs examples screenshots image-check openapi openapi-lint
+.PHONY: help setup replicas bench-coordinator bench-flower bench-trust bench-method bench-serving bench-training demo backbone test faults check format lint types imports clean faults-site docs examples screenshots image-check openapi openapi-lint
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,17 @@ bench-training: $(VENV)/.ready ## What a training step costs, by where prompts a
 
 bench-coordinator: $(VENV)/.ready ## What rounds cost the coordinator, by sites and megabytes (QUICK=1: two small cases)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coordinator/bench_coordinator.py $(if $(QUICK),--quick)
+
+FLOWER := $(BENCH_CACHE)/flower
+
+$(FLOWER)/.ready: # in an environment of its own: the product needs nothing of Flower
+	$(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/python -m pip install --quiet 'flwr==1.41.*'
+	touch $@
+
+bench-flower: $(VENV)/.ready $(FLOWER)/.ready ## The same rounds on this coordinator and on Flower's (QUICK=1: one small case)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coordinator/bench_flower.py --flower-bin $(FLOWER)/bin \
+		$(if $(QUICK),--cases 4x1 --rounds 2,--out benchmarks/results/coordinator-flower.jsonl)
 
 bench-serving: backbone $(VENV)/.ready ## What doubt costs and how the server bears load (QUICK=1: a tiny transformer; REQUESTS, SWAP_REQUESTS: how many)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving/bench_serving.py $(if $(QUICK),--quick) --weights $(BACKBONE) \

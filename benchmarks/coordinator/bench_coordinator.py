@@ -57,8 +57,10 @@ _QUIET_SECONDS = 5.0
 _PATIENT = Timeouts(total_seconds=600.0)
 
 
-def measure(num_sites: int, megabytes: float, num_rounds: int, poll_seconds: float) -> dict[str, float]:
-    """Run one case and return its figures."""
+def measure(
+    num_sites: int, megabytes: float, num_rounds: int, poll_seconds: float, *, downloads: bool = False
+) -> dict[str, float]:
+    """Run one case and return its figures; with `downloads` sites also fetch every version."""
     arrays = blank_parameters(megabytes)
     with (
         tempfile.TemporaryDirectory(prefix="bench-coordinator-", dir=os.environ.get("BENCH_DIR")) as scratch,
@@ -70,6 +72,8 @@ def measure(num_sites: int, megabytes: float, num_rounds: int, poll_seconds: flo
         sites = [
             SyntheticSite.enrol(admin, running.url, number, arrays, _PATIENT) for number in range(num_sites)
         ]
+        for site in sites:
+            site.downloads = downloads
         with heartbeats(running.url, sites[0].identity) as waits:
             time.sleep(_QUIET_SECONDS)
             quiet_until = time.monotonic()

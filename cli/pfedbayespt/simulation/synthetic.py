@@ -110,6 +110,7 @@ class SyntheticSite:
     client: CoordinatorClient
     receipts: dict[str, Receipt] = field(default_factory=dict)
     retries: int = 0
+    downloads: bool = False  # fetch the base version before each update, as a site that trains does
 
     @classmethod
     def enrol(
@@ -144,6 +145,10 @@ class SyntheticSite:
         """Do what is asked, and return whether there was anything."""
         round_ = assignment.round
         if assignment.action == SiteAction.TRAIN and round_ is not None:
+            if self.downloads and assignment.model_version is not None:
+                self.client.model_versions.download(
+                    assignment.federation, assignment.model_version, round_.base_digest
+                )
             self.submit(round_)
         elif assignment.action == SiteAction.EVALUATE and assignment.model_version is not None:
             report = Evaluation(num_examples=5, metrics={"accuracy": 0.5})
