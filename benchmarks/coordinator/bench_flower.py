@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -34,7 +34,8 @@ import bench_coordinator
 import numpy as np
 from stamina import instrumentation
 
-from pfedbayespt.demo.processes import _free_port
+from pfedbayespt.demo.processes import free_port
+from pfedbayespt.simulation.measuring import Usage
 
 HERE = Path(__file__).parent / "flower"
 CASES = ((4, 1.0), (16, 1.0), (16, 10.0))
@@ -56,7 +57,7 @@ def measure(
     """Run one case on Flower and return its figures."""
     last_round = WARM_UP_ROUNDS + num_rounds
     with tempfile.TemporaryDirectory(prefix="bench-flower-", dir=os.environ.get("BENCH_DIR")) as scratch:
-        folder, address = Path(scratch), f"127.0.0.1:{_free_port()}"
+        folder, address = Path(scratch), f"127.0.0.1:{free_port()}"
         environment = _environment(folder, address, poll_seconds)
         superlink = [str(binaries / "flower-superlink"), "--insecure", "--host", "127.0.0.1"]
         superlink += ["--port", address.rpartition(":")[2], "--disable-runtime-dependency-installation"]
@@ -110,28 +111,23 @@ class TreeMeter:
     def _sample(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
             rss_mb = 0.0
-            for pid, cpu_seconds, rss in _tree(self._pid):
-                self._cpu[pid] = cpu_seconds
-                rss_mb += rss
+            for pid, usage in _tree(self._pid).items():
+                self._cpu[pid] = usage.cpu_seconds
+                rss_mb += usage.rss_mb
             self._samples.append((time.monotonic(), sum(self._cpu.values())))
             self.peak_rss_mb = max(self.peak_rss_mb, rss_mb)
 
 
-def _tree(root: int) -> Iterator[tuple[int, float, float]]:
-    """Yield process id, CPU seconds and resident megabytes of `root` and of all its descendants."""
-    table: dict[int, tuple[int, float, float]] = {}
-    ticks, page_mb = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE") / 1e6
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended
-        cpu_seconds = (int(fields[11]) + int(fields[12])) / ticks
-        table[int(path.parent.name)] = (int(fields[1]), cpu_seconds, int(fields[21]) * page_mb)
+def _tree(root: int) -> dict[int, Usage]:
+    """Return what `root` and each of its descendants uses, by process id."""
+    usages: dict[int, Usage] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            usages[int(path.name)] = Usage.of(int(path.name))
     found = {root}
-    while more := {pid for pid, (parent, _, _) in table.items() if parent in found} - found:
+    while more := {pid for pid, usage in usages.items() if usage.parent in found} - found:
         found |= more
-    yield from ((pid, *table[pid][1:]) for pid in found if pid in table)
+    return {pid: usages[pid] for pid in found if pid in usages}
 
 
 def _environment(folder: Path, address: str, poll_seconds: float) -> dict[str, str]:
@@ -162,7 +158,7 @@ def _running(
     try:
         yield process
     finally:
-        below = [pid for pid, _, _ in _tree(process.pid)]
+        below = list(_tree(process.pid))
         process.terminate()
         try:
             process.wait(10.0)

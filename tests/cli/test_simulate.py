@@ -92,7 +92,7 @@ def column(output: str, name: str) -> list[str]:
 def test_sites_in_ray_tasks_at_a_real_coordinator_end_where_the_rounds_alone_end(
     run: Run, file: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="without the extra `ray`")
     words = ("simulate", file, "--sites", 6, "--rounds", 1, "--megabytes", 0.001)
     alone = run(*words, "--in-process")
     real = run(*words, "--sites-per-task", 3, "--directory", tmp_path / "run")

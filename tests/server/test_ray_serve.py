@@ -1,7 +1,6 @@
 """Predictions by Ray Serve, on one node: what a replica answers is what the inference server answers."""
 
 import re
-import socket
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.server.serving_parts import encoded, parameters_of, picture, specific
 
 from pfedbayespt.client import CoordinatorClient, Timeouts
 from pfedbayespt.client.errors import AuthenticationRequired, NotFound
+from pfedbayespt.demo.processes import free_port
 from pfedbayespt.protocol import ParametersManifest, Prediction, digest_of_message, tensors
 from pfedbayespt.server.ray_serve import inference
 
@@ -55,7 +55,7 @@ def answered(tmp_path: Path) -> Prediction:
 @pytest.fixture
 def serve_url(answered: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address at which Serve answers, on the folder that the inference server left."""
-    pytest.importorskip("ray.serve")
+    pytest.importorskip("ray.serve", reason="without the extra `ray`")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # a busy machine starves what is nicer than the rest
     monkeypatch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "50")  # 5, then it is killed
@@ -68,9 +68,7 @@ def serve_url(answered: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     import ray
     from ray import serve
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     ray.init(include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -98,13 +96,13 @@ def test_a_replica_answers_with_the_numbers_of_the_inference_server(
 
 
 def test_an_unknown_argument_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray.serve")
+    pytest.importorskip("ray.serve", reason="without the extra `ray`")
     monkeypatch.setenv("PFEDBAYESPT_ADMIN_TOKEN", ADMIN_TOKEN)
     with pytest.raises(ValidationError, match="replicas"):
         inference({"replicas": 2})
 
 
 def test_an_argument_of_the_command_line_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray.serve")
+    pytest.importorskip("ray.serve", reason="without the extra `ray`")
     monkeypatch.setenv("PFEDBAYESPT_ADMIN_TOKEN", ADMIN_TOKEN)
     assert inference({"num_replicas": "2"})._bound_deployment.num_replicas == 2

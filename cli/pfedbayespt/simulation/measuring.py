@@ -3,6 +3,33 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process uses.
+
+    Attributes:
+        parent: the id of the process that started it.
+        cpu_seconds: in user and system mode, since it began.
+        rss_mb: memory at this moment, in units of 10^6 bytes.
+    """
+
+    parent: int
+    cpu_seconds: float
+    rss_mb: float
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Read the counters of a running process.
+
+        Raises:
+            FileNotFoundError, ProcessLookupError: it has ended.
+        """
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cls(int(fields[1]), cpu_seconds, int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
 @dataclass(frozen=True)
@@ -13,8 +40,7 @@ class Meter:
 
     def cpu_seconds(self) -> float:
         """Return what it has used, in user and system mode."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return Usage.of(self.pid).cpu_seconds
 
     def peak_rss_mb(self) -> float:
         """Return the most memory it ever had, in units of 10^6 bytes."""

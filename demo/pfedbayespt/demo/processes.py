@@ -102,7 +102,7 @@ def coordinator_process(
         ProcessFailedError: it does not become ready.
     """
     admin_token = secrets.token_urlsafe(32)
-    port = port or _free_port()
+    port = port or free_port()
     environment = {
         "PFEDBAYESPT_ADMIN_TOKEN": admin_token,
         "PFEDBAYESPT_DATA_DIR": str(directory / "coordinator"),
@@ -150,7 +150,8 @@ def _wait_until_ready(process: Process, client: CoordinatorClient) -> None:
     raise ProcessFailedError(process.name, process.handle.poll() or 0, process.log)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -16,7 +16,6 @@ words, federations by their names, which an admin makes.
     pfedbayespt_aggregations_repeated_total                aggregations begun again: recovery
 """
 
-import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -25,9 +24,10 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pfedbayespt.protocol import ModelVersionStatus
+from pfedbayespt.server.answers import Answer
 from pfedbayespt.server.auth import Admin
 from pfedbayespt.server.context import Context
 from pfedbayespt.server.counters import BUCKETS
@@ -72,24 +72,13 @@ class RequestTimes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 500
-        answered: float | None = None
-
-        async def noting(message: Message) -> None:
-            nonlocal answered, status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                answered = time.perf_counter()
-
+        answer = Answer(send)
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, answer.send)
         finally:
             route, method = template_of(scope), scope["method"]
             if not route.endswith("/stream"):  # open for as long as somebody looks
-                seconds = (answered or time.perf_counter()) - begun
-                self._requests.labels(route, method, str(status)).observe(seconds)
+                self._requests.labels(route, method, str(answer.status or 500)).observe(answer.seconds)
 
 
 def template_of(scope: Scope) -> str:

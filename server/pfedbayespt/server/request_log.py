@@ -5,7 +5,6 @@ does every log line that is written on the way. Bodies, credentials and query st
 """
 
 import re
-import time
 from typing import Final
 
 import structlog
@@ -13,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pfedbayespt.server import problems
+from pfedbayespt.server.answers import Answer
 from pfedbayespt.server.failpoints import failpoint
 from pfedbayespt.server.identifiers import new_id
 
@@ -37,17 +37,12 @@ class RequestLogMiddleware:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, status = time.perf_counter(), 0
-        answered: float | None = None  # what is done after the last byte is not the caller's time
+        answer = Answer(send)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal answered, status
             if message["type"] == "http.response.start":
-                status = message["status"]
                 MutableHeaders(scope=message)[HEADER] = scope["request_id"]
-            await send(message)
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                answered = time.perf_counter()
+            await answer.send(message)
             if message["type"] == "http.response.start":
                 failpoint("response.after_headers")
 
@@ -55,19 +50,20 @@ class RequestLogMiddleware:
             await self._app(scope, receive, send_with_id)
         except Exception as error:
             _log.exception("request_crashed")
-            if status:  # an answer has begun; only cutting it off tells the caller that it is not whole
+            if (
+                answer.status
+            ):  # an answer has begun; only cutting it off tells the caller that it is not whole
                 raise
             await problems.render(problems.translate(error), scope["request_id"])(
                 scope, receive, send_with_id
             )
         finally:
-            milliseconds = round(((answered or time.perf_counter()) - started) * 1000, 1)
             _log.info(
                 "request",
                 method=scope["method"],
                 path=scope["path"],
-                status=status,
-                duration_milliseconds=milliseconds,
+                status=answer.status,
+                duration_milliseconds=round(answer.seconds * 1000, 1),
             )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from pfedbayespt.protocol import (
     Federation,
@@ -27,7 +26,7 @@ from pfedbayespt.server.model_versions import service as versions
 from pfedbayespt.server.openapi import documented, tensor_body
 from pfedbayespt.server.pages import OfStatus, PageDep
 from pfedbayespt.server.paths import FederationName
-from pfedbayespt.server.uploads import announced_body, receive_body
+from pfedbayespt.server.uploads import announced_body, in_upload_thread, receive_body
 
 router = APIRouter(prefix="/v1/federations", tags=["federations"])
 _CHANGE = (ProblemType.NOT_FOUND, ProblemType.TRANSITION_NOT_ALLOWED)
@@ -92,10 +91,10 @@ async def put_initial_parameters(
     """
     require_tensor_file(request.headers)
     announced = announced_body(request.headers, context.settings.max_update_bytes)
-    await run_in_threadpool(_expect, context, caller, name, announced.digest)  # refused before it is sent
+    await in_upload_thread(_expect, context, caller, name, announced.digest)  # refused before it is sent
     with context.blobs.create() as blob:
         await receive_body(request.stream(), blob, announced)
-        version, is_new = await run_in_threadpool(keep_initial, context, caller, name, blob)
+        version, is_new = await in_upload_thread(keep_initial, context, caller, name, blob)
     response.status_code = 201 if is_new else 200
     return version
 

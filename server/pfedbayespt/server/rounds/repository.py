@@ -101,10 +101,7 @@ def accepted_updates(tx: Transaction, round_id: str) -> Sequence[UpdateRecord]:
 
 def count_accepted(tx: Transaction, round_id: str) -> int:
     """Return how many accepted updates the round has."""
-    query = select(func.count()).where(
-        UpdateRecord.round_id == round_id, UpdateRecord.status == UpdateStatus.ACCEPTED
-    )
-    return tx.session.scalars(query).one()
+    return update_counts(tx, [round_id]).get((round_id, UpdateStatus.ACCEPTED), 0)
 
 
 def awaits_updates(tx: Transaction, round_id: str) -> bool:

@@ -4,8 +4,9 @@ from typing import Final
 
 from opentelemetry.trace import Span, Status, StatusCode
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pfedbayespt.server.answers import Answer
 from pfedbayespt.server.metrics import template_of
 from pfedbayespt.server.telemetry.traces import Traces
 
@@ -25,20 +26,13 @@ class RequestSpans:
         if scope["type"] != "http" or scope["path"] in _LOOKED_AT_BY_MACHINES:
             await self._app(scope, receive, send)
             return
-        status = 0
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        answer = Answer(send)
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
         with self._traces.request(method, Headers(scope=scope)) as span:
             try:
-                await self._app(scope, receive, noting)
+                await self._app(scope, receive, answer.send)
             finally:
-                _tell(span, scope, method, status)
+                _tell(span, scope, method, answer.status)
 
 
 def _tell(span: Span, scope: Scope, method: str, status: int) -> None:

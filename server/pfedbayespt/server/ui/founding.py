@@ -26,6 +26,7 @@ from pfedbayespt.server.ui.pages import PageRoute
 from pfedbayespt.server.ui.reading import overview_of
 from pfedbayespt.server.ui.rendering import page, redirect
 from pfedbayespt.server.ui.session import Session, SessionDep, check_form
+from pfedbayespt.server.uploads import in_upload_thread
 
 router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
 _CHUNK_BYTES: Final = 2**20
@@ -125,8 +126,8 @@ async def _keep(context: Context, session: Session, name: str, file: UploadFile 
         raise InvalidRequest("choose the file first")
     with context.blobs.create() as blob:
         while chunk := await file.read(_CHUNK_BYTES):
-            await run_in_threadpool(blob.write, chunk)
-        await run_in_threadpool(federations.keep_initial, context, session.caller, name, blob)
+            await in_upload_thread(blob.write, chunk)
+        await in_upload_thread(federations.keep_initial, context, session.caller, name, blob)
 
 
 def _file_form(
