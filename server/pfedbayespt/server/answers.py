@@ -11,19 +11,19 @@ class Answer:
     What is done after the last byte is not the caller's time.
 
     Attributes:
-        status: 0 as long as there is none.
+        status_code: 0 as long as there is none.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._begun = time.perf_counter()
         self._ended: float | None = None
-        self.status = 0
+        self.status_code = 0
 
     async def send(self, message: Message) -> None:
         """Send one message on."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status_code = message["status"]
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._ended = time.perf_counter()

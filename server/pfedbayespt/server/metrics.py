@@ -78,7 +78,7 @@ class RequestTimes:
         finally:
             route, method = template_of(scope), scope["method"]
             if not route.endswith("/stream"):  # open for as long as somebody looks
-                self._requests.labels(route, method, str(answer.status or 500)).observe(answer.seconds)
+                self._requests.labels(route, method, str(answer.status_code or 500)).observe(answer.seconds)
 
 
 def template_of(scope: Scope) -> str:

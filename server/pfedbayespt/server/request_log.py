@@ -51,7 +51,7 @@ class RequestLogMiddleware:
         except Exception as error:
             _log.exception("request_crashed")
             if (
-                answer.status
+                answer.status_code
             ):  # an answer has begun; only cutting it off tells the caller that it is not whole
                 raise
             await problems.render(problems.translate(error), scope["request_id"])(
@@ -62,7 +62,7 @@ class RequestLogMiddleware:
                 "request",
                 method=scope["method"],
                 path=scope["path"],
-                status=answer.status,
+                status=answer.status_code,
                 duration_milliseconds=round(answer.seconds * 1000, 1),
             )
 

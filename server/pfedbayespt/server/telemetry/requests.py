@@ -32,7 +32,7 @@ class RequestSpans:
             try:
                 await self._app(scope, receive, answer.send)
             finally:
-                _tell(span, scope, method, answer.status)
+                _tell(span, scope, method, answer.status_code)
 
 
 def _tell(span: Span, scope: Scope, method: str, status: int) -> None:
