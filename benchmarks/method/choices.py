@@ -20,9 +20,9 @@ class Choice:
     num_rounds: int
 
 
-QUICK_CHOICE = Choice(5e-3, 6e-3, 4)
-CANDIDATES = tuple(Choice(rate, head_rate, 10) for rate in (5e-3, 2e-2) for head_rate in (3e-3, 6e-3))
-HEAD_CANDIDATES = tuple(Choice(5e-3, head_rate, rounds) for head_rate in (3e-3, 6e-3) for rounds in (10, 20))
+QUICK_CHOICE = Choice(5e-3, 2e-3, 4)
+CANDIDATES = tuple(Choice(rate, head_rate, 10) for rate in (5e-3, 2e-2) for head_rate in (1e-3, 2e-3))
+HEAD_CANDIDATES = tuple(Choice(5e-3, head_rate, rounds) for head_rate in (1e-3, 2e-3) for rounds in (10, 20))
 COLUMNS = ("plan", "method", *(f.name for f in fields(Choice)), "accuracy", "nll", "cpu_seconds")
 
 

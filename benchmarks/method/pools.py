@@ -101,7 +101,7 @@ def encode_pool(
         "prefix" if insertion.kind == "prefix" else "boundary"
     )  # prompt length and depth leave no trace in it
     pixels = hashlib.sha256(pool.images.tobytes()).hexdigest()
-    key = f"{pixels}-{config}-{kind}-{insertion.num_blocks}-{built.mid_block}"
+    key = f"{pixels}-{config}-{kind}-{insertion.num_blocks}-{built.mid_block}-{built.grid_size}"
     file = cache / f"{pool.name}-{kind}{insertion.num_blocks}-{_short(key)}.safetensors"
     if not file.exists():
         cache.mkdir(parents=True, exist_ok=True)

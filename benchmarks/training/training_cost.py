@@ -96,12 +96,14 @@ class Bench:
         """Visual prompt tuning in all blocks, from the pixels in every step."""
         config = InsertionConfig("twoway", self.backbone.depth, self.plan.prompt_length)
         model = self._model(config, PosteriorConfig(family="shared"))
-        middle = self.images.new_zeros(self.plan.num_images, model.insertion.feature_dim)
+        width = model.insertion.feature_dim
+        features = self.images.new_zeros(self.plan.num_images, width)
+        middle = self.images.new_zeros(self.plan.num_images, model.insertion.readout_dim - width)
 
         def embed(indices: torch.Tensor) -> Context:
             with torch.no_grad():
                 tokens = self.backbone.embed(self.images[indices])
-            return BoundaryContext(middle[indices], tokens, middle[indices])
+            return BoundaryContext(features[indices], tokens, middle[indices])
 
         return self._trainee(model, embed)
 

@@ -213,7 +213,9 @@ def test_a_refitted_head_is_the_ridge_regression_over_what_the_prompts_give(enco
     solved = (
         torch.cat([refitted["readout.head.weight"][0], refitted["readout.head.bias"][0][:, None]], 1).T / 10
     )
-    # The normal equations of ridge regression: X'(XW - Y) + 300 W = 0.
-    torch.testing.assert_close(extended.T @ (targets - extended @ solved), 300 * solved, rtol=1e-3, atol=1e-3)
+    # The normal equations of ridge regression: X'(XW - Y) + 1000 W = 0.
+    torch.testing.assert_close(
+        extended.T @ (targets - extended @ solved), 1000 * solved, rtol=1e-3, atol=1e-3
+    )
     assert not torch.allclose(refitted["readout.head.weight"], frozen["readout.head.weight"], atol=1e-4)
     assert torch.equal(refitted["posterior.mean"], fleet.stack(average(trained))["posterior.mean"])

@@ -57,7 +57,7 @@ def test_nothing_larger_is_kept_alive(insertion, images):
 
 
 def test_a_context_costs_what_is_documented(backbone, images):
-    d, patches, mid = 64, 9, 128
+    d, patches, mid = 64, 9, (1 + 9) * 64
     boundary = build_insertion(InsertionConfig("hybrid", 3, 2), backbone).encode(images)
     assert boundary.num_bytes == 3 * 4 * (2 * d + (1 + patches) * d + mid)
     prefix = build_insertion(InsertionConfig("prefix", 3, 2), backbone).encode(images)

@@ -103,8 +103,29 @@ def test_without_a_prompt_the_read_out_is_the_trunks_own(insertion, images, conf
         return torch.cat([tokens[:, 0], tokens[:, backbone.num_prefix_tokens :].mean(1)], dim=-1)
 
     torch.testing.assert_close(features, pool(states[6 - config.num_blocks]))
-    # Two thirds of six blocks are four.
-    torch.testing.assert_close(readout, torch.cat([pool(backbone(images)), pool(states[4])], dim=-1))
+    # Two thirds of six blocks are four, and nine patches are a cell each.
+    middle = states[4][:, [0, *range(backbone.num_prefix_tokens, states[4].shape[1])]].flatten(1)
+    torch.testing.assert_close(readout, torch.cat([pool(backbone(images)), middle], dim=-1))
+
+
+@pytest.mark.parametrize(("grid_size", "cells"), [(1, 1), (2, 4), (3, 9), (4, 9)])
+def test_the_read_out_has_the_mean_patch_of_every_cell_of_the_middle_block(
+    backbone64, images, grid_size, cells
+):
+    insertion = build_insertion(InsertionConfig("prefix", 2, 2), backbone64, 4, grid_size)
+    images = images.double()
+    readout = insertion.unprompted(insertion.encode(images))
+    assert insertion.readout_dim == readout.shape[1] == (3 + cells) * backbone64.embed_dim
+    middle = backbone64.blocks[:4](backbone64.embed(images))
+    patches = middle[:, backbone64.num_prefix_tokens :].unflatten(1, (3, 3))
+    found = readout[:, 3 * backbone64.embed_dim :].unflatten(1, (cells, -1))
+    if cells == 1:
+        torch.testing.assert_close(found[:, 0], patches.mean((1, 2)))
+    elif cells == 9:
+        torch.testing.assert_close(found, patches.flatten(1, 2))
+    else:  # cells of an odd grid share its middle row and column
+        torch.testing.assert_close(found[:, 1], patches[:, :2, 1:].mean((1, 2)))
+        torch.testing.assert_close(found[:, 2], patches[:, 1:, :2].mean((1, 2)))
 
 
 @pytest.mark.parametrize("mid_block", [1, 3, 6])

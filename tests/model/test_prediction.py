@@ -29,7 +29,7 @@ def make(backbone, family="semi_implicit"):
     )
     model = build_classifier(config, backbone, torch.Generator().manual_seed(0))
     with torch.no_grad():  # a head that says something, and mixing noise that matters
-        model.readout.head.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
+        model.readout.head.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
         if model.posterior.generator is not None:
             model.posterior.generator.output.weight.mul_(30.0)
     return model

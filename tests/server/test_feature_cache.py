@@ -16,6 +16,7 @@ KEY = FeatureKey(
     backbone=BackboneConfig("vit_tiny", digest_of_bytes(b"weights"), 28),
     insertion=InsertionConfig("prefix", 2),
     mid_block=1,
+    grid_size=3,
     precision="float32",
 )
 OTHERS = [
@@ -25,6 +26,7 @@ OTHERS = [
     replace(KEY, backbone=replace(KEY.backbone, image_size_pixels=56)),
     replace(KEY, insertion=InsertionConfig("prefix", 1)),
     replace(KEY, mid_block=0),
+    replace(KEY, grid_size=1),
     replace(KEY, precision="int8"),
 ]
 

@@ -10,7 +10,7 @@ import torch
 from fleet import Fleet, Parameters
 
 _SCALE = 10.0
-_RIDGE = 300.0
+_RIDGE = 1000.0
 _NUM_SAMPLES = 4
 
 

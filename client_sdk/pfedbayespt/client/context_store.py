@@ -104,6 +104,7 @@ def _fingerprint(insertion: Insertion, config: BackboneConfig) -> str:
         "backbone": asdict(config),
         "insertion": asdict(insertion.config),
         "mid_block": insertion.mid_block,
+        "grid_size": insertion.grid_size,
         "dtype": str(insertion.backbone.vit.cls_token.dtype),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

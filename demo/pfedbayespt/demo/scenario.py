@@ -139,7 +139,7 @@ def specification(
             image_size_pixels=IMAGE_SIZE_PIXELS,
         ),
         posterior=PosteriorSpecification.model_validate({"family": family}),
-        training=TrainingSpecification(local_epochs=scale.local_epochs, head_learning_rate=1e-3),
+        training=TrainingSpecification(local_epochs=scale.local_epochs),
         rounds=RoundPolicy(
             num_rounds=scale.num_rounds,
             min_sites_to_start=num_sites,

@@ -47,6 +47,7 @@ class Backbone(nn.Module):
         num_prefix_tokens: class token and registers, which precede the patches.
         image_size: side of the square input image, in pixels.
         patch_size: height and width of a patch, in pixels.
+        patch_grid: rows and columns of patches in an image.
 
     Raises:
         BackboneError: the transformer is not a plain pre-norm one with a class token.
@@ -65,6 +66,7 @@ class Backbone(nn.Module):
         self.num_prefix_tokens: int = vit.num_prefix_tokens
         self.image_size: int = vit.patch_embed.img_size[0]
         self.patch_size: tuple[int, int] = vit.patch_embed.patch_size
+        self.patch_grid: tuple[int, int] = vit.patch_embed.grid_size
 
     @property
     def dtype(self) -> torch.dtype:

@@ -92,7 +92,7 @@ def build_classifier(
     config: ModelConfig, backbone: Backbone, generator: torch.Generator
 ) -> PromptedClassifier:
     """Return an untrained classifier on the backbone's device, drawn from `generator`, which is on the CPU."""
-    insertion = build_insertion(config.insertion, backbone, config.head.mid_block)
+    insertion = build_insertion(config.insertion, backbone, config.head.mid_block, config.head.grid_size)
     return PromptedClassifier(config, insertion, generator)
 
 

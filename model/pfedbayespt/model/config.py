@@ -107,15 +107,22 @@ class PosteriorConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The read-out: `mid_block` joins it (None: two thirds of the depth), and what of it is personal."""
+    """The read-out and what of it is personal.
+
+    Attributes:
+        mid_block: the block whose class token and patches join it; None: two thirds of the depth.
+        grid_size: g; of that block's patches the means over g x g cells join it, so it knows what is where.
+    """
 
     mid_block: int | None = None
+    grid_size: int = 3
     label_shift: bool = False
     personal_residual: bool = False
 
     def __post_init__(self) -> None:
         if self.mid_block is not None:
             _require_positive(self, "mid_block")
+        _require_positive(self, "grid_size")
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ class TrainingConfig:
     local_epochs: int = 2
     batch_size: int = 32
     learning_rate: float = 2e-3
-    head_learning_rate: float = 3e-3
+    head_learning_rate: float = 1e-3
     final_learning_rate_ratio: float = 0.1
     weight_decay: float = 1e-4
     beta: float = 1e-3

@@ -66,6 +66,11 @@ class HeadSpecification(Message):
     mid_block: PositiveInt | None = Field(
         default=None, description="Block whose features join the read-out; None: two thirds of the depth."
     )
+    grid_size: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=3,
+        description="g: of that block's patches the means over g x g cells join the read-out, so that it knows "
+        "what is where; 1: their mean over the whole image. The head has (3 + g^2) d weights per class.",
+    )
     label_shift: bool = Field(
         default=False,
         description="Train with logits shifted by the site's log class prior (balanced softmax).",
@@ -81,7 +86,7 @@ class TrainingSpecification(Message):
     local_epochs: PositiveInt = 2
     batch_size: PositiveInt = 32
     learning_rate: PositiveFloat = 2e-3
-    head_learning_rate: PositiveFloat = 3e-3
+    head_learning_rate: PositiveFloat = 1e-3
     final_learning_rate_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.1,
         description="Both learning rates fall to this share over the federation's rounds, along half a cosine; "

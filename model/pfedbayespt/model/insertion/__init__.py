@@ -17,10 +17,12 @@ _KINDS: dict[str, type[TwoWayInsertion | PrefixInsertion | HybridInsertion]] = {
 }
 
 
-def build_insertion(config: InsertionConfig, backbone: Backbone, mid_block: int | None = None) -> Insertion:
-    """Return the insertion of `config` in `backbone`; `mid_block` None: two thirds of the depth.
+def build_insertion(
+    config: InsertionConfig, backbone: Backbone, mid_block: int | None = None, grid_size: int = 3
+) -> Insertion:
+    """Return the insertion of `config` in `backbone`; `HeadConfig` says what the others mean.
 
     Raises:
         InsertionError: more blocks are prompted than there are, or the middle block is not one of them.
     """
-    return _KINDS[config.kind](config, backbone, mid_block)
+    return _KINDS[config.kind](config, backbone, mid_block, grid_size)

@@ -23,11 +23,11 @@ class BoundaryContext(Context):
 
     Attributes:
         tokens: class token, registers and patches before the first prompted block.
-        mid: class token and patch mean after the middle block.
+        mid: class token and means over the cells after the middle block.
     """
 
     tokens: Float[Tensor, "B N d"]
-    mid: Float[Tensor, "B F"]
+    mid: Float[Tensor, "B M"]
 
 
 def num_steering_tokens(config: InsertionConfig) -> int:
@@ -45,7 +45,7 @@ class BoundaryInsertion(Insertion):
         """Run the trunk up to the first prompted block, or the middle block if that comes later."""
         states, _ = self._run_frozen(images, {self._first, self.mid_block})
         boundary = states[self._first]
-        return BoundaryContext(self._pool(boundary), boundary, self._pool(states[self.mid_block]))
+        return BoundaryContext(self._pool(boundary), boundary, self._survey(states[self.mid_block]))
 
     @torch.no_grad()
     def unprompted(self, context: Context) -> Float[Tensor, "B R"]:

@@ -4,11 +4,13 @@
     readout_s = decode(context, prompt_s, mean)     once per posterior sample
 
     features  f(x) in R^2d:  [class token, patch mean] before the first prompted block
-    read-out  in R^4d:       [class token, patch mean] after the final norm, then
-                             [class token, patch mean] of the frozen trunk after `mid_block` blocks
+    read-out  in R^(3+g*g)d: [class token, patch mean] after the final norm, then
+                             [class token, means over g x g cells of patches] of the frozen trunk
+                             after `mid_block` blocks
 
-The mid-block part is frozen for every insertion, even where prompts act before it: the read-out then holds the
-linear probe's input, and it is computed once per image.
+The cells tell the head what is where; the middle of the trunk still knows it, and a mean over the image does not
+(docs/adr/0003-read-what-is-where.md). The mid-block part is frozen for every insertion, even where prompts act
+before it: the read-out then holds the linear probe's input, and it is computed once per image.
 """
 
 from abc import ABC, abstractmethod
@@ -18,6 +20,7 @@ from typing import ClassVar, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from pfedbayespt.model.backbone import Backbone
 from pfedbayespt.model.config import InsertionConfig
@@ -39,8 +42,9 @@ class Insertion(nn.Module, ABC):
         num_tokens: tokens of a prompt.
         token_width: d; a prompt has D = num_tokens * d numbers.
         feature_dim: F = 2 d, width of the generator's input.
-        readout_dim: 4 d, width of the head's input.
+        readout_dim: (3 + g g) d, width of the head's input.
         mid_block: number of blocks before the states that the read-out takes from the middle of the trunk.
+        grid_size: g, at most as many cells a side as there are patches.
         context_type: what `encode` returns.
 
     Raises:
@@ -50,7 +54,12 @@ class Insertion(nn.Module, ABC):
     context_type: ClassVar[type[Context]]
 
     def __init__(
-        self, config: InsertionConfig, backbone: Backbone, mid_block: int | None, roles: Sequence[Role]
+        self,
+        config: InsertionConfig,
+        backbone: Backbone,
+        mid_block: int | None,
+        grid_size: int,
+        roles: Sequence[Role],
     ) -> None:
         super().__init__()
         _check(config, backbone, mid_block)
@@ -59,7 +68,8 @@ class Insertion(nn.Module, ABC):
         self.num_tokens = len(roles)
         self.token_width = backbone.embed_dim
         self.feature_dim = 2 * backbone.embed_dim
-        self.readout_dim = 4 * backbone.embed_dim
+        self.grid_size = min(grid_size, *backbone.patch_grid)
+        self.readout_dim = (3 + self.grid_size**2) * backbone.embed_dim
         self._roles = tuple(roles)
         self._first = backbone.depth - config.num_blocks
         self.mid_block = round(2 * backbone.depth / 3) if mid_block is None else mid_block
@@ -122,6 +132,14 @@ class Insertion(nn.Module, ABC):
     def _pool(self, tokens: Float[Tensor, "B N d"]) -> Float[Tensor, "B F"]:
         """Return class token and patch mean; registers are neither."""
         return torch.cat([tokens[:, 0], self._patch_mean(tokens)], dim=1)
+
+    def _survey(self, tokens: Float[Tensor, "B N d"]) -> Float[Tensor, "B M"]:
+        """Return the class token, then the mean patch of each cell, row by row."""
+        patches = tokens[:, self.backbone.num_prefix_tokens :]
+        rows, columns = self.backbone.patch_grid
+        image = patches.mT.reshape(len(tokens), -1, rows, columns)
+        cells = adaptive_avg_pool2d(image, self.grid_size)
+        return torch.cat([tokens[:, 0], cells.flatten(2).mT.flatten(1)], dim=1)
 
     def _patch_mean(self, tokens: Float[Tensor, "B N d"]) -> Float[Tensor, "B d"]:
         return tokens[:, self.backbone.num_prefix_tokens :].mean(dim=1)

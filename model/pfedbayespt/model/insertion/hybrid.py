@@ -22,11 +22,12 @@ from pfedbayespt.model.insertion.prefix import split_prefixes
 class HybridInsertion(BoundaryInsertion):
     """`hybrid(L)`: the T tokens of `twoway(L)`, then the 2 P L of `prefix(L)`."""
 
-    def __init__(self, config: InsertionConfig, backbone: Backbone, mid_block: int | None) -> None:
+    def __init__(
+        self, config: InsertionConfig, backbone: Backbone, mid_block: int | None, grid_size: int
+    ) -> None:
         steering = token_roles(num_steering_tokens(config))
-        super().__init__(
-            config, backbone, mid_block, steering + prefix_roles(config.num_blocks, config.prompt_length)
-        )
+        prefixes = prefix_roles(config.num_blocks, config.prompt_length)
+        super().__init__(config, backbone, mid_block, grid_size, steering + prefixes)
         self._num_steering = len(steering)
 
     def decode(

@@ -40,7 +40,7 @@ class PrefixContext(Context):
         mixed: its attention output there, before the projection.
         keys: of registers and patches, for each further prompted block.
         values: likewise.
-        fixed: what of the read-out no prefix changes: final patch mean, middle class token and patch mean.
+        fixed: what of the read-out no prefix changes: final patch mean, middle class token and means over cells.
     """
 
     class_token: Float[Tensor, "B 1 d"]
@@ -56,8 +56,11 @@ class PrefixInsertion(Insertion):
 
     context_type = PrefixContext
 
-    def __init__(self, config: InsertionConfig, backbone: Backbone, mid_block: int | None) -> None:
-        super().__init__(config, backbone, mid_block, prefix_roles(config.num_blocks, config.prompt_length))
+    def __init__(
+        self, config: InsertionConfig, backbone: Backbone, mid_block: int | None, grid_size: int
+    ) -> None:
+        roles = prefix_roles(config.num_blocks, config.prompt_length)
+        super().__init__(config, backbone, mid_block, grid_size, roles)
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> PrefixContext:
@@ -72,7 +75,7 @@ class PrefixInsertion(Insertion):
             mixed=_own(runs[0].mixed[:, :1]),
             keys=tuple(_own(run.keys[:, :, 1:]) for run in runs[1:]),
             values=tuple(_own(run.values[:, :, 1:]) for run in runs[1:]),
-            fixed=torch.cat([self._patch_mean(final), self._pool(states[self.mid_block])], dim=1),
+            fixed=torch.cat([self._patch_mean(final), self._survey(states[self.mid_block])], dim=1),
         )
 
     def decode(

@@ -19,8 +19,10 @@ from pfedbayespt.model.insertion.context import Context
 class TwoWayInsertion(BoundaryInsertion):
     """`twoway(L)`: T = L P tokens if deep, else P."""
 
-    def __init__(self, config: InsertionConfig, backbone: Backbone, mid_block: int | None) -> None:
-        super().__init__(config, backbone, mid_block, token_roles(num_steering_tokens(config)))
+    def __init__(
+        self, config: InsertionConfig, backbone: Backbone, mid_block: int | None, grid_size: int
+    ) -> None:
+        super().__init__(config, backbone, mid_block, grid_size, token_roles(num_steering_tokens(config)))
 
     def decode(
         self,
@@ -36,4 +38,4 @@ class TwoWayInsertion(BoundaryInsertion):
             tokens = run.tokens
         final = self.backbone.final_norm(tokens[:, : held.tokens.shape[1]])  # without shallow prompts
         prompted = self._pool(final).view(-1, num_samples, self.feature_dim)
-        return torch.cat([prompted, held.mid.unsqueeze(1).expand_as(prompted)], dim=2)
+        return torch.cat([prompted, held.mid.unsqueeze(1).expand(-1, num_samples, -1)], dim=2)

@@ -107,7 +107,7 @@ class MicroBatcher:
     def _encode(self, arrival: _Arrival, classifier: PromptedClassifier, image: Tensor) -> Context:
         """Return what `classifier.encode` makes of the one image [1, 3, H, W], computed with others."""
         insertion = classifier.insertion
-        key = (id(insertion.backbone), f"{insertion.config} {insertion.mid_block}")
+        key = (id(insertion.backbone), f"{insertion.config} {insertion.mid_block} {insertion.grid_size}")
         with self._changed:
             batch, place = self._join(key, image)
             self._come(arrival)

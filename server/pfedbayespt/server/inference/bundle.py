@@ -74,9 +74,15 @@ class Bundle:
         return context
 
     def _key(self, image: bytes, tenant: str) -> FeatureKey:
-        model = self.classifier.config
+        insertion = self.classifier.insertion
         return FeatureKey(
-            tenant, digest_of_bytes(image), self.config, model.insertion, model.head.mid_block, self.precision
+            tenant,
+            digest_of_bytes(image),
+            self.config,
+            insertion.config,
+            insertion.mid_block,
+            insertion.grid_size,
+            self.precision,
         )
 
     def _encoded(self, image: bytes, watch: "_Stopwatch") -> Context:

@@ -25,7 +25,8 @@ class FeatureKey:
     image: Digest
     backbone: BackboneConfig
     insertion: InsertionConfig
-    mid_block: int | None
+    mid_block: int
+    grid_size: int
     precision: Precision
 
 
