@@ -1,7 +1,7 @@
 """Learning rates and rounds: what is tried for every method, and what was best.
 
 Rules:
-    1. Every method with prompts has the same candidates; head-only methods are cheap, and have more of their own.
+    1. Every method with prompts has the same candidates, and a head alone those of them that differ for it.
     2. Every try is a row of `<out>/tuning.csv`; the least validation NLL wins.
 """
 
@@ -21,8 +21,11 @@ class Choice:
 
 
 QUICK_CHOICE = Choice(5e-3, 2e-3, 4)
-CANDIDATES = tuple(Choice(rate, head_rate, 10) for rate in (5e-3, 2e-2) for head_rate in (1e-3, 2e-3))
-HEAD_CANDIDATES = tuple(Choice(5e-3, head_rate, rounds) for head_rate in (1e-3, 2e-3) for rounds in (10, 20))
+HEAD_RATES, ROUNDS = (1e-3, 2e-3), (10, 20)
+CANDIDATES = tuple(
+    Choice(rate, head_rate, rounds) for rate in (5e-3, 2e-2) for head_rate in HEAD_RATES for rounds in ROUNDS
+)
+HEAD_CANDIDATES = tuple(Choice(5e-3, head_rate, rounds) for head_rate in HEAD_RATES for rounds in ROUNDS)
 COLUMNS = ("plan", "method", *(f.name for f in fields(Choice)), "accuracy", "nll", "cpu_seconds")
 
 
