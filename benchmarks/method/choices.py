@@ -21,11 +21,15 @@ class Choice:
 
 
 QUICK_CHOICE = Choice(5e-3, 2e-3, 4)
-HEAD_RATES, ROUNDS = (1e-3, 2e-3), (10, 20)
 CANDIDATES = tuple(
-    Choice(rate, head_rate, rounds) for rate in (5e-3, 2e-2) for head_rate in HEAD_RATES for rounds in ROUNDS
+    Choice(rate, head_rate, rounds)
+    for rate in (5e-3, 2e-2)
+    for head_rate in (1e-3, 2e-3)
+    for rounds in (10, 20)
 )
-HEAD_CANDIDATES = tuple(Choice(5e-3, head_rate, rounds) for head_rate in HEAD_RATES for rounds in ROUNDS)
+HEAD_CANDIDATES = tuple(
+    choice for choice in CANDIDATES if choice.learning_rate == CANDIDATES[0].learning_rate
+)
 COLUMNS = ("plan", "method", *(f.name for f in fields(Choice)), "accuracy", "nll", "cpu_seconds")
 
 

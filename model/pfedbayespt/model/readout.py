@@ -1,6 +1,6 @@
 """The read-out: a linear head over standardised features, and a site's own small correction of it.
 
-    z      = (readout - mean) / std         [class token, patch mean, mid-block class token, mid-block patch mean]
+    z      = (readout - mean) / std         [class token, patch mean, mid-block class token, mid-block cells]
     shared logits   = W z + b               leaves the site
     logits          = W z + b + W_r z + b_r     the residual (W_r, b_r) is personal and never leaves it
 

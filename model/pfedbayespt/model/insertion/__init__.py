@@ -1,7 +1,7 @@
 """Where prompts act in the frozen trunk: one interface, three ways (`base.py`)."""
 
 from pfedbayespt.model.backbone import Backbone
-from pfedbayespt.model.config import InsertionConfig
+from pfedbayespt.model.config import HeadConfig, InsertionConfig
 from pfedbayespt.model.insertion.base import Insertion, InsertionError
 from pfedbayespt.model.insertion.context import Context, concatenate
 from pfedbayespt.model.insertion.hybrid import HybridInsertion
@@ -18,7 +18,10 @@ _KINDS: dict[str, type[TwoWayInsertion | PrefixInsertion | HybridInsertion]] = {
 
 
 def build_insertion(
-    config: InsertionConfig, backbone: Backbone, mid_block: int | None = None, grid_size: int = 3
+    config: InsertionConfig,
+    backbone: Backbone,
+    mid_block: int | None = HeadConfig.mid_block,
+    grid_size: int = HeadConfig.grid_size,
 ) -> Insertion:
     """Return the insertion of `config` in `backbone`; `HeadConfig` says what the others mean.
 
