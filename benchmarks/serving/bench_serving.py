@@ -46,7 +46,7 @@ class Plan:
     swap_requests: int
 
 
-FULL = Plan(repetitions=15, turns=9, requests_per_turn=16, requests=10_000, swap_requests=5_000)
+FULL = Plan(repetitions=15, turns=15, requests_per_turn=32, requests=10_000, swap_requests=5_000)
 QUICK = Plan(repetitions=2, turns=1, requests_per_turn=4, requests=200, swap_requests=120)
 
 

@@ -56,7 +56,7 @@ class Context:
         return keys.load_or_make(self.settings.effective_signing_key_file)
 
 
-def _context_of(request: Request) -> Context:
+async def _context_of(request: Request) -> Context:  # not async, it would be called in a thread, for nothing
     context: Context = request.app.state.context
     return context
 

@@ -34,7 +34,7 @@ class PageRequest:
     limit: int = DEFAULT_PAGE_SIZE
 
 
-def _page_request(
+async def _page_request(
     cursor: Annotated[
         str | None, Query(max_length=500, description="The `next_cursor` of the page before.")
     ] = None,

@@ -22,6 +22,9 @@ _EXIT_NOT_STARTED = 3  # as `uvicorn.run` has it
 _SWITCH_SECONDS: Final = 0.0005
 """How long a thread that checks an upload keeps a heartbeat waiting, each time that it needs the interpreter:
 Python's own 5 ms add up to hundreds while many upload."""
+_KEEP_ALIVE_SECONDS: Final = 75
+"""For how long a connection may idle: longer than clients and load balancers keep one (httpx 5 s, many balancers
+60 s), so that none of them sends a request on a connection that is being closed here."""
 _log = structlog.get_logger(__name__)
 
 
@@ -53,6 +56,7 @@ def run(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     server = _DrainingServer(config, app.state.context.is_stopping, settings.drain_seconds)

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["events"])
 _Name = Annotated[str | None, Query(max_length=64)]
 
 
-def _event_filter(
+async def _event_filter(
     action: Annotated[_Name, Query(description="Those of this kind alone, such as `round.closed`.")] = None,
     subject: Annotated[_Name, Query(description="Those about the object of this id alone.")] = None,
     actor: Annotated[_Name, Query(description="Those that this caller, or `worker`, brought about.")] = None,

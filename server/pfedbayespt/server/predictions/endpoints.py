@@ -91,7 +91,7 @@ class Predictions:
         return trying.Comparisons(self.predictor, self.admission, self.tallies)
 
 
-def _predictions_of(request: Request) -> Predictions:
+async def _predictions_of(request: Request) -> Predictions:
     predictions: Predictions = request.app.state.predictions
     return predictions
 
