@@ -38,7 +38,8 @@ class Method:
         condition: what the generator reads; None: the image's frozen features.
         frozen_readout: no prompts at all: a linear probe.
         closed_form: nothing to tune, and no rounds.
-        refit: after the last round the head is fitted anew, in closed form over the prompted read-out.
+        refitted: a further row: the same parameters, but the head fitted anew, in closed form over the prompted
+            read-out.
         like: the method whose tuning it takes, so that a control differs in one thing; None: tuned itself.
         controls: further rows from the same parameters.
     """
@@ -49,7 +50,7 @@ class Method:
     condition: Condition | None = None
     frozen_readout: bool = False
     closed_form: bool = False
-    refit: bool = False
+    refitted: str | None = None
     like: str | None = None
     controls: Mapping[str, Control] = field(default_factory=dict)
 
@@ -68,7 +69,7 @@ METHODS: dict[str, Method] = {
     "probe": Method(frozen_readout=True),
     "local": Method(local.fit),
     "local probe": Method(local.fit, frozen_readout=True),
-    "FedAvg-VPT": Method(),
+    "FedAvg-VPT": Method(refitted="FedAvg-VPT + refit"),
     "FedProx": Method(fedprox.fit),
     "FedPer": Method(fedper.fit),
     "FedRep": Method(fedrep.fit),
@@ -83,20 +84,16 @@ METHODS: dict[str, Method] = {
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
     "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True, closed_form=True),
     "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True, closed_form=True),
-    OURS: Method(posterior=_SEMI_IMPLICIT, controls=_TAKEN_AWAY),
-    "deterministic": Method(posterior=_DETERMINISTIC, like=OURS),
+    OURS: Method(posterior=_SEMI_IMPLICIT, refitted="pFedBayesPT + refit", controls=_TAKEN_AWAY),
+    "deterministic": Method(posterior=_DETERMINISTIC, refitted="deterministic + refit", like=OURS),
     "deterministic + dropout": Method(posterior=_DETERMINISTIC | {"dropout": 0.3}, like=OURS),
     "Gaussian": Method(posterior={"family": "gaussian"}, like=OURS),
     "K = 0": Method(posterior=_SEMI_IMPLICIT, training={"num_mixing_samples": 0}, like=OURS),
     "beta = 0": Method(posterior=_SEMI_IMPLICIT, training={"beta": 0.0}, like=OURS),
     "style": Method(posterior=_SEMI_IMPLICIT, condition=conditions.style, like=OURS),
-    "FedAvg-VPT + refit": Method(refit=True, like="FedAvg-VPT"),
-    "deterministic + refit": Method(posterior=_DETERMINISTIC, refit=True, like=OURS),
-    "pFedBayesPT + refit": Method(posterior=_SEMI_IMPLICIT, refit=True, like=OURS),
 }
-REFITTED = ("FedAvg-VPT + refit", "deterministic + refit", "pFedBayesPT + refit")
 ABLATIONS = ("deterministic + dropout", "K = 0", "beta = 0", "style")
-CONTROLS = ("deterministic", "Gaussian", *ABLATIONS, *_TAKEN_AWAY)
+CONTROLS = ("deterministic", "deterministic + refit", "Gaussian", *ABLATIONS, *_TAKEN_AWAY)
 HEADS = ("Fed3R", "FedNCM", "probe", "local probe")
 PROMPTS = (
     "FedAvg-VPT",
@@ -107,4 +104,13 @@ PROMPTS = (
     "deterministic",
     "Gaussian",
     OURS,
+    "FedProx",
+    "pFedBayes",
+    "local",
+    "FedPer",
+    "FedRep",
+    "FedBABU",
+    "Ditto",
+    "pFedMe",
+    "APFL",
 )

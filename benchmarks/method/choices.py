@@ -24,7 +24,7 @@ QUICK_CHOICE = Choice(5e-3, 2e-3, 4)
 CANDIDATES = tuple(
     Choice(rate, head_rate, rounds)
     for rate in (5e-3, 2e-2)
-    for head_rate in (1e-3, 2e-3)
+    for head_rate in (4e-4, 1e-3)
     for rounds in (10, 20)
 )
 HEAD_CANDIDATES = tuple(

@@ -7,7 +7,8 @@
 Rules:
     1. A site's training and test images share proportions, and all sites have the same number of each.
     2. No training image is at two sites. Test images may be: a site's test set is a sample of its own world.
-    3. A cell (domain, label) gets what the site's probabilities say; one that is used up gives to the others.
+    3. What a setting is tuned on has other groups than what it trains on, as test images have.
+    4. A cell (domain, label) gets what the site's probabilities say; one that is used up gives to the others.
 """
 
 from dataclasses import dataclass
@@ -64,20 +65,21 @@ def partition(pool: Pool, setting: Setting, seed: int, *, validate: bool = False
         pool: the images.
         setting: who gets what.
         seed: of the deal.
-        validate: for tuning; "test" images then come from training images that no site trains on.
+        validate: for tuning; "test" images are then a third of the training groups, and no site trains on those.
 
     Raises:
         ValueError: the pool has too few images for the setting.
     """
     rng = np.random.default_rng([seed, 7])
     tables = [_cells(pool, setting, site, rng) for site in range(setting.num_sites)]
-    free = ~pool.is_test
+    spare = _spare(pool) if validate else np.zeros_like(pool.is_test)
+    free = ~pool.is_test & ~spare
     train = []
     for table in tables:
         taken = _sample(pool, table, free, setting.num_train, rng)
         free = free & ~np.isin(np.arange(len(free)), taken)
         train.append(taken)
-    measured_on = free if validate else pool.is_test
+    measured_on = spare if validate else pool.is_test
     test = [_sample(pool, table, measured_on, setting.num_test, rng) for table in tables]
     strangers = [_stranger(pool, setting, setting.num_sites + i, rng) for i in range(setting.num_unseen)]
     unseen = [_sample(pool, table, measured_on, setting.num_test, rng) for table in strangers]
@@ -87,6 +89,16 @@ def partition(pool: Pool, setting: Setting, seed: int, *, validate: bool = False
         np.array(unseen, dtype=int).reshape(setting.num_unseen, setting.num_test),
         np.stack([table.sum(1) for table in tables]),
     )
+
+
+def _spare(pool: Pool) -> np.ndarray:
+    """Return which images are of every third training group, by domain and label."""
+    training = np.flatnonzero(~pool.is_test)
+    groups, positions = np.unique(pool.groups[training], return_index=True)
+    first = training[positions]
+    ordered = groups[np.lexsort((pool.labels[first], pool.domains[first]))]
+    spare: np.ndarray = np.isin(pool.groups, ordered[::3]) & ~pool.is_test
+    return spare
 
 
 def _cells(pool: Pool, setting: Setting, site: int, rng: np.random.Generator) -> np.ndarray:

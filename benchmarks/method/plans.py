@@ -50,43 +50,39 @@ _SITES = Setting("F2", 1.0, num_sites=6, num_train=96, num_test=104, num_unseen=
 _LETTERS = Plan("letters-F2", "letters", _SITES, InsertionConfig("prefix", 6, 4), (10, 6))
 _IDEOGRAMS = replace(
     _LETTERS,
-    name="ideograms-label0.1",
+    name="ideograms-F2",
     data="ideograms",
-    setting=replace(_SITES, alpha_label=0.1, num_train=96, num_test=93),
+    setting=replace(_SITES, num_test=93),
     insertion=InsertionConfig("prefix", 3, 4),
-    per_cell=(10, 6),
-    label_shift=True,
 )
 
 
-def _letters(name: str, **changes: object) -> Plan:
-    return replace(_LETTERS, name=name, setting=replace(_SITES, **changes), tuned_on=_LETTERS.name)
+def _skewed(plan: Plan, name: str) -> Plan:
+    return replace(plan, name=name, setting=replace(plan.setting, alpha_label=0.1), label_shift=True)
 
 
-def _ideograms(name: str, plan: Plan = _IDEOGRAMS, **changes: object) -> Plan:
-    return replace(plan, name=name, setting=replace(_IDEOGRAMS.setting, **changes), tuned_on=_IDEOGRAMS.name)
+def _tuned_as(plan: Plan, name: str, **changes: object) -> Plan:
+    return replace(plan, name=name, setting=replace(plan.setting, **changes), tuned_on=plan.name)
 
+
+_SKEWED_LETTERS = _skewed(_LETTERS, "letters-label0.1")
+_SKEWED_IDEOGRAMS = _skewed(_IDEOGRAMS, "ideograms-label0.1")
 
 PLANS: dict[str, Plan] = {
     plan.name: plan
     for plan in (
         _LETTERS,
-        _letters("letters-F3", kind="F3"),
-        _letters("letters-F1", kind="F1"),
-        _letters("letters-F2-alpha0.1", alpha_domain=0.1),
-        replace(_letters("letters-label0.1", alpha_label=0.1), label_shift=True),
-        replace(_letters("letters-label0.5", alpha_label=0.5), label_shift=True),
-        replace(_letters("letters-classes5", classes_per_site=5), label_shift=True),
-        _letters("letters-without-blackletter", held_out_domain=4),
+        _tuned_as(_LETTERS, "letters-F3", kind="F3"),
+        _tuned_as(_LETTERS, "letters-F1", kind="F1"),
+        _tuned_as(_LETTERS, "letters-F2-alpha0.1", alpha_domain=0.1),
+        _tuned_as(_LETTERS, "letters-without-blackletter", held_out_domain=4),
+        _SKEWED_LETTERS,
+        _tuned_as(_SKEWED_LETTERS, "letters-label0.5", alpha_label=0.5),
+        _tuned_as(_SKEWED_LETTERS, "letters-classes5", alpha_label=None, classes_per_site=5),
         _IDEOGRAMS,
-        replace(
-            _IDEOGRAMS,
-            name="ideograms-label0.1-residual",
-            personal_residual=True,
-            tuned_on=_IDEOGRAMS.name,
-        ),
-        _ideograms("ideograms-label0.5", alpha_label=0.5),
-        _ideograms("ideograms-F2", replace(_IDEOGRAMS, label_shift=False), alpha_label=None),
+        _SKEWED_IDEOGRAMS,
+        _tuned_as(_SKEWED_IDEOGRAMS, "ideograms-label0.5", alpha_label=0.5),
+        replace(_tuned_as(_SKEWED_IDEOGRAMS, "ideograms-label0.1-residual"), personal_residual=True),
     )
 }
 QUICK = replace(

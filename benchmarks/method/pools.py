@@ -27,12 +27,16 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Pool:
-    """Labelled images of several domains; all arrays share their first axis."""
+    """Labelled images of several domains; all arrays share their first axis.
+
+    `groups` says what is never on both sides of a split: the font family of a letter, the ideogram of a drawing.
+    """
 
     name: str
     images: np.ndarray
     labels: np.ndarray
     domains: np.ndarray
+    groups: np.ndarray
     is_test: np.ndarray
     domain_names: tuple[str, ...]
 
@@ -61,7 +65,7 @@ def load_pool(folder: Path) -> Pool:
     """
     if folder.suffix == ".npz":
         data = np.load(folder)
-        columns = (data[name] for name in ("images", "labels", "domains", "is_test"))
+        columns = (data[name] for name in ("images", "labels", "domains", "families", "is_test"))
         return Pool(folder.stem, *columns, LETTER_DOMAINS)
     files = sorted(folder.glob("t*/*/*/*.webp"))
     if not files:
@@ -73,6 +77,7 @@ def load_pool(folder: Path) -> Pool:
         np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]),
         np.array([classes.index(part[2]) for part in parts]),
         np.array([domain_names.index(part[1]) for part in parts]),
+        np.array([file.stem for file in files]),
         np.array([part[0] == "test" for part in parts]),
         domain_names,
     )
@@ -85,7 +90,7 @@ def thin(pool: Pool, train: int, test: int) -> Pool:
     for index, cell in enumerate(zip(pool.domains, pool.labels, pool.is_test, strict=True)):
         counts[cell] = counts.get(cell, 0) + 1
         keep[index] = counts[cell] <= (test if cell[2] else train)
-    columns = (column[keep] for column in (pool.images, pool.labels, pool.domains, pool.is_test))
+    columns = (column[keep] for column in (pool.images, pool.labels, pool.domains, pool.groups, pool.is_test))
     return Pool(f"{pool.name}-{train}-{test}", *columns, pool.domain_names)
 
 

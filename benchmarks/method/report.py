@@ -4,13 +4,14 @@ Rules:
     1. Accuracy, NLL, Brier score and ECE are means over (seed, site); AUROC and AURC are of a seed's pooled sites.
     2. The best rival is the one of highest mean accuracy that is neither ours nor a control of ours.
     3. Two methods are compared over the seeds that both have.
+    4. Ranks over all plans come from the CSV files, so plans can be run one at a time.
 """
 
 import csv
 import json
 import platform
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,18 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
     return summary
 
 
-def write_overall(runs_of_plan: Mapping[str, Runs], out: Path) -> None:
-    """Write `<out>/overall.md`: the mean rank in accuracy and in NLL of every method that all plans have."""
-    common = set.intersection(*(set(runs) for runs in runs_of_plan.values())) - set(CONTROLS)
+def write_overall(plans: Iterable[str], out: Path) -> None:
+    """Write `<out>/overall.md` from the plans' CSV files: mean ranks of every method that all of them have."""
+    means = {plan: _means(file) for plan in plans if (file := out / f"{plan}.csv").exists()}
+    common = set.intersection(*(set(rows) for rows in means.values())) - set(CONTROLS)
     ranks: dict[str, dict[str, list[int]]] = {m: defaultdict(list) for m in ("accuracy", "nll")}
-    for runs in runs_of_plan.values():
-        rows = {name: summarise(runs[name]) for name in common}
+    for rows in means.values():
         for measure, sign in (("accuracy", -1), ("nll", 1)):
             ordered = sorted(common, key=lambda name: sign * rows[name][measure])
             for rank, name in enumerate(ordered, start=1):
                 ranks[measure][name].append(rank)
     lines = [
-        f"Plans: {', '.join(sorted(runs_of_plan))}; {len(common)} methods that all of them have, no controls.",
+        f"Plans: {', '.join(sorted(means))}; {len(common)} methods that all of them have, no controls.",
         "",
         "| method | mean rank, accuracy | mean rank, NLL |",
         "|---|---:|---:|",
@@ -77,6 +78,16 @@ def write_overall(runs_of_plan: Mapping[str, Runs], out: Path) -> None:
         accuracy, nll = (float(np.mean(ranks[m][name])) for m in ("accuracy", "nll"))
         lines.append(f"| {name} | {accuracy:.1f} | {nll:.1f} |")
     (out / "overall.md").write_text("\n".join(lines) + "\n")
+
+
+def _means(file: Path) -> dict[str, dict[str, float]]:
+    """Return each method's mean measures over (seed, site)."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with file.open(newline="") as stream:
+        for row in csv.DictReader(line for line in stream if not line.startswith("#")):
+            for measure in MEASURES:
+                values[row["method"]][measure].append(float(row[measure]))
+    return {name: {m: float(np.mean(v)) for m, v in of.items()} for name, of in values.items()}
 
 
 def compare(runs: Runs, other: str, measure: str = "accuracy") -> dict[str, float]:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from baselines.closed_form import refit_ridge
-from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, REFITTED, Method
+from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, Method
 from choices import HEAD_CANDIDATES, QUICK_CHOICE, Choice, read_choices
-from fleet import Answers, Fleet
+from fleet import Answers, Fleet, Parameters
 from measures import curves, pooled_measures, site_measures
-from partition import partition
+from partition import Partition, partition
 from plans import IMAGE_SIZE, MID_BLOCK, PLANS, QUICK, Plan
 from plots import draw_plots
 from pools import Encoded, encode_pool, load_pool, thin
@@ -27,13 +27,13 @@ from report import read_runs, write_overall, write_tables
 
 from pfedbayespt.model.config import HeadConfig, ModelConfig
 
-DEFAULT_METHODS = (*HEADS, *PROMPTS, *REFITTED)
+DEFAULT_METHODS = (*HEADS, *PROMPTS)
 POOLS = {"letters": "letters-a.npz", "ideograms": "ideograms"}
 
 
 def build_fleet(
     encoded: Encoded, plan: Plan, method: Method, choice: Choice, seed: int, *, validate: bool = False
-) -> tuple[Fleet, Any]:
+) -> tuple[Fleet, Partition]:
     """Return the sites of one run, and who holds what."""
     split = partition(encoded.pool, plan.setting, seed, validate=validate)
     config = ModelConfig(
@@ -60,31 +60,41 @@ def build_fleet(
 def run_one(
     encoded: Encoded, plan: Plan, name: str, choice: Choice, seed: int, *, controls: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Train one method once and measure it, and with `controls` what is left of it without its parts."""
+    """Train one method once and measure it, with its further rows, those of its controls if asked."""
     method = METHODS[name]
     fleet, split = build_fleet(encoded, plan, method, choice, seed)
     started = time.process_time()
     parameters = method.fit(fleet, choice.num_rounds)
-    if method.refit:
-        parameters = refit_ridge(fleet, parameters)
     trained = time.process_time()
-    result = _measured(fleet.answer(parameters, plan.num_samples))
-    if len(split.unseen):
-        strangers = fleet.answer_unseen(parameters, split.unseen, plan.num_samples)
-        result["unseen"] = site_measures(strangers)
-    result |= {
-        "mixtures": split.domain_mixture.tolist(),
+    results = {name: _measured(fleet, parameters, plan, split)}
+    results[name] |= {
         "training_cpu_seconds": trained - started,
         "prediction_cpu_seconds": time.process_time() - trained,
     }
-    results = {name: result}
+    if method.refitted:
+        results[method.refitted] = _measured(fleet, refit_ridge(fleet, parameters), plan, split)
     for row, control in (method.controls if controls else {}).items():
-        results[row] = _measured(fleet.answer(parameters, plan.num_samples, control))
-    common = {"plan": plan.name, "seed": seed, "setup": asdict(plan), "choice": asdict(choice)}
+        results[row] = _measures_of(fleet.answer(parameters, plan.num_samples, control))
+    common = {
+        "plan": plan.name,
+        "seed": seed,
+        "setup": asdict(plan),
+        "choice": asdict(choice),
+        "mixtures": split.domain_mixture.tolist(),
+    }
     return {row: {"method": row, **common, **measured} for row, measured in results.items()}
 
 
-def _measured(answers: Answers) -> dict[str, Any]:
+def _measured(fleet: Fleet, parameters: Parameters, plan: Plan, split: Partition) -> dict[str, Any]:
+    """Measure at the sites, and zero-shot at those that never trained."""
+    measured = _measures_of(fleet.answer(parameters, plan.num_samples))
+    if len(split.unseen):
+        strangers = fleet.answer_unseen(parameters, split.unseen, plan.num_samples)
+        measured["unseen"] = site_measures(strangers)
+    return measured
+
+
+def _measures_of(answers: Answers) -> dict[str, Any]:
     return {
         "sites": site_measures(answers),
         "pooled": pooled_measures(answers),
@@ -124,7 +134,7 @@ def _choice(choices: dict[str, Choice], plan: Plan, name: str) -> Choice:
 
 def _done(out: Path, plan: Plan, name: str, choice: Choice, seed: int, *, controls: bool) -> bool:
     same = json.loads(json.dumps({"setup": asdict(plan), "choice": asdict(choice)}))
-    rows = [name, *(METHODS[name].controls if controls else ())]
+    rows = rows_of(name, controls=controls)
     files = [_file(out, plan, row, seed) for row in rows]
     for file in filter(Path.exists, files):
         run = json.loads(file.read_text())
@@ -133,6 +143,12 @@ def _done(out: Path, plan: Plan, name: str, choice: Choice, seed: int, *, contro
                 f"{file} is the result of another plan or other rates; remove it to run it again"
             )
     return all(file.exists() for file in files)
+
+
+def rows_of(name: str, *, controls: bool) -> list[str]:
+    """Return the rows that one run of a method gives."""
+    refitted = METHODS[name].refitted
+    return [name, *([refitted] if refitted else ()), *(METHODS[name].controls if controls else ())]
 
 
 def _file(out: Path, plan: Plan, row: str, seed: int) -> Path:
@@ -173,10 +189,10 @@ def main() -> None:
         names = [*options.methods.split(","), *(ABLATIONS if options.controls else ())]
         run_all(encoded, plan, names, range(options.seeds), folder, choices, controls=options.controls)
         draw_plots(read_runs(folder / plan.name), plan.name, encoded.pool.domain_names, options.out)
-    runs = {plan.name: read_runs(folder / plan.name) for plan in plans}
-    write_overall(runs, options.out)
-    for name, of_plan in runs.items():
-        print(json.dumps(write_tables(of_plan, name, options.out)))
+    summaries = [write_tables(read_runs(folder / plan.name), plan.name, options.out) for plan in plans]
+    write_overall([QUICK.name] if options.quick else PLANS, options.out)
+    for summary in summaries:
+        print(json.dumps(summary))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Choose learning rates and rounds on spare training images: the same candidates for every method.
+"""Choose learning rates and rounds on groups that no site trains on: the same candidates for every method.
 
     python benchmarks/method/tune.py --cache DIR --weights FILE --out DIR [--plans A,B] [--methods A,B]
 
@@ -33,7 +33,7 @@ def candidates(name: str) -> tuple[Choice, ...]:
 
 
 def attempt(encoded: Encoded, plan: Plan, name: str, choice: Choice) -> tuple[float, float]:
-    """Train once and return accuracy and NLL on spare training images, means over sites."""
+    """Train once and return accuracy and NLL on the spare groups, means over sites."""
     method = METHODS[name]
     fleet, _ = build_fleet(encoded, plan, method, choice, _SEED, validate=True)
     answers = fleet.answer(method.fit(fleet, choice.num_rounds), plan.num_samples)
@@ -70,7 +70,9 @@ def _append(file: Path, row: list[object]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Tune every method alike on spare training images.")
+    parser = argparse.ArgumentParser(
+        description="Tune every method alike on spare groups of training images."
+    )
     parser.add_argument("--cache", type=Path, required=True, help="holds data/ and contexts/")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -14,8 +14,9 @@ def pool() -> Pool:
     """Three classes in two domains; the class is the image's brightness, so it can be learned."""
     rng = np.random.default_rng(0)
     labels, domains, is_test = np.arange(180) % 3, np.arange(180) // 3 % 2, np.arange(180) >= 120
+    groups = np.arange(180) // 4
     images = rng.integers(0, 60, (180, 48, 48, 3)) + (labels * 90)[:, None, None, None]
-    return Pool("random", images.astype(np.uint8), labels, domains, is_test, ("dark", "light"))
+    return Pool("random", images.astype(np.uint8), labels, domains, groups, is_test, ("dark", "light"))
 
 
 @pytest.fixture(scope="session")

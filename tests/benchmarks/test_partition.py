@@ -13,10 +13,11 @@ def test_no_training_image_is_at_two_sites_and_none_is_a_test_image(pool, kind):
     assert pool.is_test[split.test].all()
 
 
-def test_a_validation_split_takes_spare_training_images(pool):
+def test_a_validation_split_takes_training_images_of_groups_that_nobody_trains_on(pool):
     split = partition(pool, Setting("F2", **SMALL), seed=0, validate=True)
+    assert not pool.is_test[split.train].any()
     assert not pool.is_test[split.test].any()
-    assert not np.intersect1d(split.train, split.test).size
+    assert not np.intersect1d(pool.groups[split.train], pool.groups[split.test]).size
 
 
 def test_in_f1_every_site_holds_one_domain(pool):
