@@ -22,6 +22,7 @@ from catalogue import CONTROLS, OURS
 from measures import paired
 
 Runs = dict[str, dict[int, dict[str, Any]]]
+Means = dict[str, dict[str, float]]
 MEASURES = ("accuracy", "nll", "brier", "ece")
 _HEADINGS = (
     "method",
@@ -59,28 +60,40 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
 
 
 def write_overall(plans: Iterable[str], out: Path) -> None:
-    """Write `<out>/overall.md` from the plans' CSV files: mean ranks of every method that all of them have."""
+    """Write `<out>/overall.md` from the plans' CSV files: every method under every plan, and mean ranks.
+
+    Ranks are over the plans, among the methods that all of them have, without the controls.
+    """
     means = {plan: _means(file) for plan in plans if (file := out / f"{plan}.csv").exists()}
     common = set.intersection(*(set(rows) for rows in means.values())) - set(CONTROLS)
-    ranks: dict[str, dict[str, list[int]]] = {m: defaultdict(list) for m in ("accuracy", "nll")}
-    for rows in means.values():
-        for measure, sign in (("accuracy", -1), ("nll", 1)):
-            ordered = sorted(common, key=lambda name: sign * rows[name][measure])
-            for rank, name in enumerate(ordered, start=1):
-                ranks[measure][name].append(rank)
+    accuracy, nll = (_mean_ranks(means, common, m, sign) for m, sign in (("accuracy", -1), ("nll", 1)))
     lines = [
-        f"Plans: {', '.join(sorted(means))}; {len(common)} methods that all of them have, no controls.",
+        "Accuracy % / NLL, means over seeds and sites; mean ranks over these settings.",
         "",
-        "| method | mean rank, accuracy | mean rank, NLL |",
-        "|---|---:|---:|",
+        f"| method | {' | '.join(means)} | rank, accuracy | rank, NLL |",
+        f"|---|{'---:|' * (len(means) + 2)}",
     ]
-    for name in sorted(common, key=lambda name: np.mean(ranks["accuracy"][name])):
-        accuracy, nll = (float(np.mean(ranks[m][name])) for m in ("accuracy", "nll"))
-        lines.append(f"| {name} | {accuracy:.1f} | {nll:.1f} |")
+    names = {name for rows in means.values() for name in rows}
+    for name in sorted(names, key=lambda n: (accuracy.get(n, np.inf), n)):
+        cells = [_cell(rows.get(name)) for rows in means.values()]
+        ranks = [f"{of[name]:.1f}" if name in of else "" for of in (accuracy, nll)]
+        lines.append(f"| {' | '.join([name, *cells, *ranks])} |")
     (out / "overall.md").write_text("\n".join(lines) + "\n")
 
 
-def _means(file: Path) -> dict[str, dict[str, float]]:
+def _mean_ranks(means: Mapping[str, Means], names: set[str], measure: str, sign: int) -> dict[str, float]:
+    ranks: dict[str, list[int]] = defaultdict(list)
+    for rows in means.values():
+        for rank, name in enumerate(sorted(names, key=lambda n: sign * rows[n][measure]), start=1):
+            ranks[name].append(rank)
+    return {name: float(np.mean(of)) for name, of in ranks.items()}
+
+
+def _cell(row: Mapping[str, float] | None) -> str:
+    return "" if row is None else f"{100 * row['accuracy']:.1f} / {row['nll']:.3f}"
+
+
+def _means(file: Path) -> Means:
     """Return each method's mean measures over (seed, site)."""
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with file.open(newline="") as stream:

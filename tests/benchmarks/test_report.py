@@ -41,7 +41,11 @@ def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
         write_tables(runs, plan, tmp_path)
     write_overall(["a", "b", "not run yet"], tmp_path)
     rows = [line for line in (tmp_path / "overall.md").read_text().splitlines() if line.startswith("| ")]
-    assert [row.split("|")[1].strip() for row in rows[1:]] == ["pFedBayesPT", "FedAvg-VPT", "probe"]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert cells[0] == ["method", "a", "b", "rank, accuracy", "rank, NLL"]
+    assert cells[1] == ["pFedBayesPT", "51.0 / 1.500", "51.0 / 1.500", "1.0", "1.0"]
+    assert [row[0] for row in cells[1:]] == ["pFedBayesPT", "FedAvg-VPT", "probe", "deterministic"]
+    assert cells[-1][-2:] == ["", ""]
 
 
 def test_a_summary_knows_the_worst_site_and_the_unseen_ones(runs):
