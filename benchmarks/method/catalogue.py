@@ -56,6 +56,7 @@ class Method:
 
 
 OURS = "pFedBayesPT"
+OURS_REFITTED = "pFedBayesPT + refit"
 _SEMI_IMPLICIT = {"family": "semi_implicit"}
 _DETERMINISTIC = {"family": "deterministic"}
 _TAKEN_AWAY = {
@@ -84,7 +85,7 @@ METHODS: dict[str, Method] = {
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
     "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True, closed_form=True),
     "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True, closed_form=True),
-    OURS: Method(posterior=_SEMI_IMPLICIT, refitted="pFedBayesPT + refit", controls=_TAKEN_AWAY),
+    OURS: Method(posterior=_SEMI_IMPLICIT, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
     "deterministic": Method(posterior=_DETERMINISTIC, refitted="deterministic + refit", like=OURS),
     "deterministic + dropout": Method(posterior=_DETERMINISTIC | {"dropout": 0.3}, like=OURS),
     "Gaussian": Method(posterior={"family": "gaussian"}, like=OURS),
