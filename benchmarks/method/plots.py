@@ -1,6 +1,5 @@
 """Plots of one plan, from its runs: accuracy by domain, reliability, risk and coverage, gain against H(rho)."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def draw_plots(runs: Runs, plan: str, domain_names: tuple[str, ...], out: Path) 
 def _domains(axes: Axes, runs: Runs, shown: list[str], domain_names: tuple[str, ...]) -> None:
     width = 0.8 / max(1, len(shown))
     for place, name in enumerate(shown):
-        count, right = _summed(runs, name, "domains").T
+        count, right = summed(runs, name, "domains").T
         axes.bar(np.arange(len(count)) + place * width, 100 * right / np.maximum(count, 1), width, label=name)
     axes.set_xticks(np.arange(len(domain_names)) + 0.4 - width / 2, domain_names, rotation=20)
     axes.set_ylabel("accuracy %")
@@ -42,7 +41,7 @@ def _domains(axes: Axes, runs: Runs, shown: list[str], domain_names: tuple[str, 
 def _reliability(axes: Axes, runs: Runs, shown: list[str]) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     for name in shown:
-        count, confidence, right = _summed(runs, name, "reliability").T
+        count, confidence, right = summed(runs, name, "reliability").T
         held = count >= 20
         axes.plot(confidence[held] / count[held], right[held] / count[held], marker="o", label=name)
     axes.set_xlabel("confidence")
@@ -86,6 +85,8 @@ def _ablations(runs: Runs, plan: str, out: Path) -> None:
     pyplot.close(figure)
 
 
-def _summed(runs: Runs, name: str, curve: str) -> Any:
-    tables: Iterable[Any] = (np.array(run["curves"][curve], float) for run in runs[name].values())
-    return sum(tables)
+def summed(runs: Runs, name: str, curve: str) -> Any:
+    """Add the runs' tables row by row; a run without images of the last domains has fewer rows."""
+    tables = [np.array(run["curves"][curve], float) for run in runs[name].values()]
+    longest = max(len(table) for table in tables)
+    return sum(np.pad(table, ((0, longest - len(table)), (0, 0))) for table in tables)

@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from plots import summed
 from report import summarise, write_overall, write_tables
 
 ACCURACY = {
@@ -65,3 +66,9 @@ def test_a_summary_knows_the_worst_site_and_the_unseen_ones(runs):
     assert row["worst_site"] == pytest.approx(0.3)
     assert row["unseen"] == pytest.approx(0.2)
     assert np.isnan(summarise({0: run_of("x", 0.1, 0) | {"unseen": []}})["unseen"])
+
+
+def test_a_run_without_images_of_the_last_domain_adds_up_with_the_others():
+    tables = {0: [[1, 1], [2, 1]], 1: [[3, 2]]}
+    runs = {"probe": {seed: {"curves": {"domains": table}} for seed, table in tables.items()}}
+    assert summed(runs, "probe", "domains").tolist() == [[4, 3], [2, 1]]
