@@ -45,7 +45,7 @@ def read_choices(file: Path) -> dict[str, dict[str, Choice]]:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Return the tries so far."""
+    """Return the rows of a CSV file with `#` comments; none if there is no file yet."""
     if not file.exists():
         return []
     with file.open(newline="") as stream:

@@ -62,7 +62,7 @@ def _as(plan: Plan, name: str, *, label_shift: bool = False, **changes: object) 
     return replace(plan, name=name, setting=setting, label_shift=label_shift, tuned_on=plan.name)
 
 
-_RESIDUAL = _as(_IDEOGRAMS, "ideograms-label0.1-residual", alpha_label=0.1, label_shift=True)
+_SKEWED = _as(_IDEOGRAMS, "ideograms-label0.1", alpha_label=0.1, label_shift=True)
 
 PLANS: dict[str, Plan] = {
     plan.name: plan
@@ -76,9 +76,9 @@ PLANS: dict[str, Plan] = {
         _as(_LETTERS, "letters-without-blackletter", held_out_domain=4),
         _as(_LETTERS, "letters-classes5", classes_per_site=5, label_shift=True),
         _IDEOGRAMS,
-        _as(_IDEOGRAMS, "ideograms-label0.1", alpha_label=0.1, label_shift=True),
+        _SKEWED,
         _as(_IDEOGRAMS, "ideograms-label0.5", alpha_label=0.5, label_shift=True),
-        replace(_RESIDUAL, personal_residual=True),
+        replace(_SKEWED, name="ideograms-label0.1-residual", personal_residual=True),
     )
 }
 QUICK = replace(

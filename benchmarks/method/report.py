@@ -19,6 +19,7 @@ import numpy as np
 import timm
 import torch
 from catalogue import CONTROLS, OURS, OURS_REFITTED
+from choices import read_rows
 from measures import paired
 
 Runs = dict[str, dict[int, dict[str, Any]]]
@@ -96,10 +97,9 @@ def _cell(row: Mapping[str, float] | None) -> str:
 def _means(file: Path) -> Means:
     """Return each method's mean measures over (seed, site)."""
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with file.open(newline="") as stream:
-        for row in csv.DictReader(line for line in stream if not line.startswith("#")):
-            for measure in MEASURES:
-                values[row["method"]][measure].append(float(row[measure]))
+    for row in read_rows(file):
+        for measure in MEASURES:
+            values[row["method"]][measure].append(float(row[measure]))
     return {name: {m: float(np.mean(v)) for m, v in of.items()} for name, of in values.items()}
 
 
