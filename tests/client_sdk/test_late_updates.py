@@ -17,6 +17,8 @@ from pfedbayespt.client.loop import _is_in_vain
 from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Assignment, ProblemType, SiteAction
 
 PATIENCE_SECONDS = 60.0
+NUM_ROUNDS = 5
+LAST_ROUND = 1 + NUM_ROUNDS  # the first gathers statistics
 
 
 def test_a_slow_sites_work_is_used_while_the_others_go_on(
@@ -25,7 +27,7 @@ def test_a_slow_sites_work_is_used_while_the_others_go_on(
     """The slow site stops in its first epoch until three versions are there, the others then until it is done."""
     mode = {"buffer_size": 2, "max_staleness": 5}
     coordinator.found(
-        num_rounds=5, min_sites_to_start=3, evaluate=False, late_policy="buffer", asynchronous=mode
+        num_rounds=NUM_ROUNDS, min_sites_to_start=3, evaluate=False, late_policy="buffer", asynchronous=mode
     )
     sites = [coordinator.enrol(tmp_path / name, name) for name in ("quick-a", "quick-b", "slow")]
     are_ahead, is_done = threading.Event(), threading.Event()
@@ -53,7 +55,8 @@ def test_a_slow_sites_work_is_used_while_the_others_go_on(
 
     submitted = [event for event in seen if isinstance(event, events.UpdateSubmitted)]
     assert [event.staleness for event in submitted[:2]] == [0, 2]
-    assert not [event for event in seen if isinstance(event, events.RoundLeft)]
+    left = {event.round_number for event in seen if isinstance(event, events.RoundLeft)}
+    assert left <= {LAST_ROUND}  # which the others may end while the slow site trains, and with it the federation
     versions = coordinator.admin.model_versions.list("shapes")
     used = {part.update_id: part.weight for version in versions for part in version.inputs}
     assert 0 < used[submitted[1].update_id] < 0.5
