@@ -56,7 +56,9 @@ def test_a_slow_sites_work_is_used_while_the_others_go_on(
     submitted = [event for event in seen if isinstance(event, events.UpdateSubmitted)]
     assert [event.staleness for event in submitted[:2]] == [0, 2]
     left = {event.round_number for event in seen if isinstance(event, events.RoundLeft)}
-    assert left <= {LAST_ROUND}  # which the others may end while the slow site trains, and with it the federation
+    assert left <= {
+        LAST_ROUND
+    }  # which the others may end while the slow site trains, and with it the federation
     versions = coordinator.admin.model_versions.list("shapes")
     used = {part.update_id: part.weight for version in versions for part in version.inputs}
     assert 0 < used[submitted[1].update_id] < 0.5
