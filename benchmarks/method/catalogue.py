@@ -22,9 +22,10 @@ from baselines import (
     pfedme,
     pfedpg,
 )
+from choices import Choice
 from fleet import Condition, Control, Fleet, Parameters
 
-Fit = Callable[[Fleet, int], Parameters]
+Fit = Callable[[Fleet, Choice], Parameters]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Method:
         training: changes to the training configuration.
         condition: what the generator reads; None: the image's frozen features.
         frozen_readout: no prompts at all: a linear probe.
-        closed_form: nothing to tune, and no rounds.
+        closed_form: no rounds; what is tuned is how the sums become a head.
         refitted: a further row: the same parameters, but the head fitted anew, in closed form over the prompted
             read-out.
         like: the method whose tuning it takes, so that a control differs in one thing; None: tuned itself.
@@ -57,6 +58,9 @@ class Method:
 
 OURS = "pFedBayesPT"
 OURS_REFITTED = "pFedBayesPT + refit"
+REFITTED_LIKE = "Fed3R"
+"""Whose lambda and scale a head that is fitted anew has."""
+
 _SEMI_IMPLICIT = {"family": "semi_implicit"}
 _DETERMINISTIC = {"family": "deterministic"}
 _TAKEN_AWAY = {

@@ -1,25 +1,42 @@
-"""Learning rates and rounds: what is tried for every method, and what was best.
+"""What is tuned: what is tried for every method, and what was best.
 
 Rules:
-    1. Every method with prompts has the same candidates, and a head alone those of them that differ for it.
-    2. Every try is a row of `<out>/tuning.csv`; the least validation NLL wins.
+    1. Every trained method has the same candidates, and a head alone those of them that differ for it.
+    2. All candidates are tried on one deal of images; the best of them, by NLL, on further deals.
+    3. The least mean NLL over all deals wins. Every try is a row of `<out>/tuning.csv`.
 """
 
 import csv
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from statistics import fmean
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is tuned."""
+    """What is tuned.
 
-    learning_rate: float
-    head_learning_rate: float
-    num_rounds: int
+    Attributes:
+        learning_rate: of prompt and generator.
+        head_learning_rate: of the head, where it is trained.
+        num_rounds: of training.
+        ridge: lambda of a head in closed form.
+        logit_scale: from the regression's outputs to logits.
+    """
+
+    learning_rate: float = 5e-3
+    head_learning_rate: float = 4e-4
+    num_rounds: int = 10
+    ridge: float = 1000.0
+    logit_scale: float = 10.0
 
 
+DEALS = (100, 101, 102)
+"""Seeds that deal the images; no table has them."""
+
+NUM_FINALISTS = 3
 QUICK_CHOICE = Choice(5e-3, 2e-3, 4)
 CANDIDATES = tuple(
     Choice(rate, head_rate, rounds)
@@ -30,18 +47,50 @@ CANDIDATES = tuple(
 HEAD_CANDIDATES = tuple(
     choice for choice in CANDIDATES if choice.learning_rate == CANDIDATES[0].learning_rate
 )
-COLUMNS = ("plan", "method", *(f.name for f in fields(Choice)), "accuracy", "nll", "cpu_seconds")
+RIDGE_CANDIDATES = tuple(
+    Choice(ridge=ridge, logit_scale=scale) for ridge in (300.0, 1000.0, 3000.0) for scale in (7.0, 10.0, 14.0)
+)
+COLUMNS = ("plan", "method", "deal", *(f.name for f in fields(Choice)), "accuracy", "nll", "cpu_seconds")
+
+Tries = dict[Choice, dict[int, float]]
+"""The NLL of every choice on every deal."""
+
+
+def read_tries(file: Path) -> dict[tuple[str, str], Tries]:
+    """Return the tries of each (plan, method)."""
+    tries: dict[tuple[str, str], Tries] = defaultdict(lambda: defaultdict(dict))
+    for row in read_rows(file):
+        choice = Choice(**{f.name: f.type(row[f.name]) for f in fields(Choice)})  # type: ignore[operator]
+        tries[row["plan"], row["method"]][choice][int(row["deal"])] = float(row["nll"])
+    return {key: dict(of) for key, of in tries.items()}
 
 
 def read_choices(file: Path) -> dict[str, dict[str, Choice]]:
     """Return the best choice of each method of each plan."""
-    best: dict[str, dict[str, tuple[float, Choice]]] = defaultdict(dict)
-    for row in read_rows(file):
-        choice = Choice(float(row["learning_rate"]), float(row["head_learning_rate"]), int(row["num_rounds"]))
-        known = best[row["plan"]].get(row["method"])
-        if known is None or float(row["nll"]) < known[0]:
-            best[row["plan"]][row["method"]] = float(row["nll"]), choice
-    return {plan: {name: choice for name, (_, choice) in rows.items()} for plan, rows in best.items()}
+    best: dict[str, dict[str, Choice]] = defaultdict(dict)
+    for (plan, method), tries in read_tries(file).items():
+        best[plan][method] = ranked(tries)[0]
+    return dict(best)
+
+
+def ranked(tries: Tries) -> list[Choice]:
+    """Return the choices by mean NLL, those that were tried on most deals first."""
+    return sorted(tries, key=lambda choice: (-len(tries[choice]), fmean(tries[choice].values())))
+
+
+def due(candidates: Sequence[Choice], tries: Tries) -> list[tuple[Choice, int]]:
+    """Return which tries are to be made next: the first deal for all, or the others for the finalists."""
+    first, *others = DEALS
+    missing = [(choice, first) for choice in candidates if first not in tries.get(choice, {})]
+    if missing:
+        return missing
+    finalists = sorted(candidates, key=lambda choice: tries[choice][first])[:NUM_FINALISTS]
+    return [(choice, deal) for deal in others for choice in finalists if deal not in tries[choice]]
+
+
+def row_of(plan: str, method: str, deal: int, choice: Choice, measured: Sequence[float]) -> list[object]:
+    """Return a row of the table of tries, in the order of `COLUMNS`."""
+    return [plan, method, deal, *astuple(choice), *measured]
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:

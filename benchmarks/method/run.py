@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from baselines.closed_form import refit_ridge
-from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, Method
-from choices import HEAD_CANDIDATES, QUICK_CHOICE, Choice, read_choices
+from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, REFITTED_LIKE, Method
+from choices import QUICK_CHOICE, Choice, read_choices
 from fleet import Answers, Fleet, Parameters
 from measures import curves, pooled_measures, site_measures
 from partition import Partition, partition
@@ -58,28 +58,37 @@ def build_fleet(
 
 
 def run_one(
-    encoded: Encoded, plan: Plan, name: str, choice: Choice, seed: int, *, controls: bool = False
+    encoded: Encoded,
+    plan: Plan,
+    name: str,
+    choice: Choice,
+    seed: int,
+    *,
+    refit: Choice | None,
+    controls: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Train one method once and measure it, with its further rows, those of its controls if asked."""
+    """Train one method once and measure it, with its further rows, those of its controls if asked.
+
+    `refit` says how its head is fitted anew, where that is a row.
+    """
     method = METHODS[name]
     fleet, split = build_fleet(encoded, plan, method, choice, seed)
     started = time.process_time()
-    parameters = method.fit(fleet, choice.num_rounds)
+    parameters = method.fit(fleet, choice)
     trained = time.process_time()
     results = {name: _measured(fleet, parameters, plan, split)}
     results[name] |= {
         "training_cpu_seconds": trained - started,
         "prediction_cpu_seconds": time.process_time() - trained,
     }
-    if method.refitted:
-        results[method.refitted] = _measured(fleet, refit_ridge(fleet, parameters), plan, split)
+    if method.refitted and refit:
+        results[method.refitted] = _measured(fleet, refit_ridge(fleet, parameters, refit), plan, split)
     for row, control in (method.controls if controls else {}).items():
         results[row] = _measures_of(fleet.answer(parameters, plan.num_samples, control))
     common = {
         "plan": plan.name,
         "seed": seed,
-        "setup": asdict(plan),
-        "choice": asdict(choice),
+        **_made_with(plan, choice, refit),
         "mixtures": split.domain_mixture.tolist(),
     }
     return {row: {"method": row, **common, **measured} for row, measured in results.items()}
@@ -116,24 +125,29 @@ def run_all(
     for seed in seeds:
         for name in names:
             choice = _choice(choices, plan, name)
-            if _done(out, plan, name, choice, seed, controls=controls):
+            refit = _choice(choices, plan, REFITTED_LIKE) if METHODS[name].refitted else None
+            if _done(out, plan, name, _made_with(plan, choice, refit), seed, controls=controls):
                 continue
-            results = run_one(encoded, plan, name, choice, seed, controls=controls)
+            results = run_one(encoded, plan, name, choice, seed, refit=refit, controls=controls)
             for row, result in results.items():
                 _keep(out, plan, row, seed, result)
 
 
 def _choice(choices: dict[str, Choice], plan: Plan, name: str) -> Choice:
-    if METHODS[name].closed_form:
-        return HEAD_CANDIDATES[0]
     tuned = METHODS[name].like or name
     if tuned not in choices:
         raise SystemExit(f"{tuned} is not tuned for {plan.tuned_on or plan.name}: run tune.py first")
     return choices[tuned]
 
 
-def _done(out: Path, plan: Plan, name: str, choice: Choice, seed: int, *, controls: bool) -> bool:
-    same = json.loads(json.dumps({"setup": asdict(plan), "choice": asdict(choice)}))
+def _made_with(plan: Plan, choice: Choice, refit: Choice | None) -> dict[str, Any]:
+    """Return all that a result depends on besides method and seed, as it is kept."""
+    parts = {"setup": asdict(plan), "choice": asdict(choice), "refit": refit and asdict(refit)}
+    kept: dict[str, Any] = json.loads(json.dumps(parts))
+    return kept
+
+
+def _done(out: Path, plan: Plan, name: str, same: dict[str, Any], seed: int, *, controls: bool) -> bool:
     rows = rows_of(name, controls=controls)
     files = [_file(out, plan, row, seed) for row in rows]
     for file in filter(Path.exists, files):

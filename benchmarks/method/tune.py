@@ -3,40 +3,48 @@
     python benchmarks/method/tune.py --cache DIR --weights FILE --out DIR [--plans A,B] [--methods A,B]
 
 Rules:
-    1. Seed 100 deals the images: no seed of the tables sees this deal, and test images are not touched.
+    1. No seed of the tables deals images as the tuning does, and test images are not touched.
     2. What is in the table of tries already is not tried again, so the command goes on where it was stopped.
 """
 
 import argparse
 import csv
 import time
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import torch
 from catalogue import METHODS
-from choices import CANDIDATES, COLUMNS, HEAD_CANDIDATES, Choice, read_rows
+from choices import (
+    CANDIDATES,
+    COLUMNS,
+    HEAD_CANDIDATES,
+    RIDGE_CANDIDATES,
+    Choice,
+    due,
+    read_tries,
+    row_of,
+)
 from measures import site_measures
 from plans import PLANS, Plan
 from pools import Encoded
 from run import DEFAULT_METHODS, build_fleet, load_encoded
 
-_SEED = 100
-
 
 def candidates(name: str) -> tuple[Choice, ...]:
-    """Return what is tried for a method; closed forms and controls have nothing of their own to tune."""
-    if METHODS[name].closed_form or METHODS[name].like is not None:
+    """Return what is tried for a method; controls have nothing of their own to tune."""
+    if METHODS[name].like is not None:
         return ()
+    if METHODS[name].closed_form:
+        return RIDGE_CANDIDATES
     return HEAD_CANDIDATES if METHODS[name].frozen_readout else CANDIDATES
 
 
-def attempt(encoded: Encoded, plan: Plan, name: str, choice: Choice) -> tuple[float, float]:
+def attempt(encoded: Encoded, plan: Plan, name: str, choice: Choice, deal: int) -> tuple[float, float]:
     """Train once and return accuracy and NLL on the spare groups, means over sites."""
     method = METHODS[name]
-    fleet, _ = build_fleet(encoded, plan, method, choice, _SEED, validate=True)
-    answers = fleet.answer(method.fit(fleet, choice.num_rounds), plan.num_samples)
+    fleet, _ = build_fleet(encoded, plan, method, choice, deal, validate=True)
+    answers = fleet.answer(method.fit(fleet, choice), plan.num_samples)
     rows = site_measures(answers)
     accuracy, nll = (float(np.mean([row[m] for row in rows])) for m in ("accuracy", "nll"))
     return accuracy, nll
@@ -44,21 +52,15 @@ def attempt(encoded: Encoded, plan: Plan, name: str, choice: Choice) -> tuple[fl
 
 def tune(encoded: Encoded, plan: Plan, names: list[str], file: Path) -> None:
     """Make the tries that the table lacks."""
-    known = {(row["plan"], row["method"], *(float(row[c]) for c in COLUMNS[2:5])) for row in read_rows(file)}
     for name in names:
-        for choice in candidates(name):
-            if (plan.name, name, *astuple(choice)) in known:
-                continue
-            started = time.process_time()
-            accuracy, nll = attempt(encoded, plan, name, choice)
-            seconds = time.process_time() - started
-            _append(
-                file, [plan.name, name, *astuple(choice), round(accuracy, 4), round(nll, 4), round(seconds)]
-            )
-            print(
-                f"{plan.name:22s} {name:24s} {choice}  accuracy {100 * accuracy:.1f}  nll {nll:.3f}",
-                flush=True,
-            )
+        while missing := due(candidates(name), read_tries(file).get((plan.name, name), {})):
+            for choice, deal in missing:
+                started = time.process_time()
+                accuracy, nll = attempt(encoded, plan, name, choice, deal)
+                seconds = time.process_time() - started
+                measured = (round(accuracy, 4), round(nll, 4), round(seconds))
+                _append(file, row_of(plan.name, name, deal, choice, measured))
+                print(f"{plan.name} {name} {deal} {choice}  {100 * accuracy:.1f} %  {nll:.3f}", flush=True)
 
 
 def _append(file: Path, row: list[object]) -> None:

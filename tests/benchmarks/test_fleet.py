@@ -9,6 +9,7 @@ import pytest
 import torch
 from baselines.closed_form import fit_ridge, refit_ridge
 from catalogue import METHODS
+from choices import Choice
 from fleet import Control, Fleet, average, federate, is_head, is_residual
 from measures import site_measures
 from partition import partition
@@ -168,7 +169,7 @@ def test_every_method_learns_an_easy_task_and_answers_with_probabilities(encoded
         condition=method.condition,
         frozen_readout=method.frozen_readout,
     )
-    answers = fleet.answer(method.fit(fleet, 5), num_samples=2)
+    answers = fleet.answer(method.fit(fleet, Choice(num_rounds=5)), num_samples=2)
     torch.testing.assert_close(answers.probabilities.sum(-1), torch.ones(3, 26))
     assert np.mean([row["accuracy"] for row in site_measures(answers)]) > 0.5
 
@@ -204,9 +205,9 @@ def test_the_prompted_readouts_of_the_simulation_are_the_products(encoded, famil
 
 def test_a_refitted_head_is_the_ridge_regression_over_what_the_prompts_give(encoded):
     fleet = make_fleet(encoded, family="shared")
-    frozen = fit_ridge(fleet, 0)
+    frozen = fit_ridge(fleet, Choice())
     trained = fleet.train(fleet.stack(fleet.initial), round_number=1)
-    refitted = refit_ridge(fleet, fleet.stack(average(trained)))
+    refitted = refit_ridge(fleet, fleet.stack(average(trained)), Choice())
     readout = fleet.prompted_readouts(refitted, num_samples=1).flatten(0, 1)
     targets = torch.nn.functional.one_hot(fleet.labels[fleet.train_indices.flatten()], 3).float()
     extended = torch.cat([readout, torch.ones(len(readout), 1)], 1)

@@ -7,37 +7,47 @@ FedNCM (Legate et al., NeurIPS 2023):   W_k = mean of class k, normalised
 """
 
 import torch
+from choices import Choice
 from fleet import Fleet, Parameters
 
-_SCALE = 10.0
-_RIDGE = 1000.0
 _NUM_SAMPLES = 4
 
 
-def fit_ridge(fleet: Fleet, num_rounds: int) -> Parameters:  # noqa: ARG001
-    """Return the ridge regression on one-hot labels; its outputs become logits by a fixed scale."""
-    return fleet.stack(fleet.initial | _ridge_head(*_training_data(fleet)))
+def fit_ridge(fleet: Fleet, choice: Choice) -> Parameters:
+    """Return the ridge regression on one-hot labels; its outputs become logits by a tuned scale."""
+    return fleet.stack(fleet.initial | _ridge_head(*_training_data(fleet), choice))
 
 
-def refit_ridge(fleet: Fleet, parameters: Parameters) -> Parameters:
+def refit_ridge(fleet: Fleet, parameters: Parameters, choice: Choice) -> Parameters:
     """Return trained parameters with the head of `fit_ridge` over the mean prompted read-out of each image."""
     _, targets = _training_data(fleet)
     readout = fleet.prompted_readouts(parameters, _NUM_SAMPLES).flatten(0, 1)
-    return parameters | fleet.stack(_ridge_head(readout, targets))
+    return parameters | fleet.stack(_ridge_head(readout, targets, choice))
 
 
-def _ridge_head(readout: torch.Tensor, targets: torch.Tensor) -> Parameters:
-    extended = torch.cat([readout, torch.ones(len(readout), 1)], 1)
-    gram = extended.T @ extended + _RIDGE * torch.eye(extended.shape[1])
-    weights = torch.linalg.solve(gram, extended.T @ targets).T * _SCALE
+def _ridge_head(readout: torch.Tensor, targets: torch.Tensor, choice: Choice) -> Parameters:
+    """Solve in the smaller of the two spaces, that of the images or that of the read-out."""
+    extended = torch.cat([readout, torch.ones(len(readout), 1)], 1).double()
+    wanted = targets.double()
+    if len(extended) < extended.shape[1]:
+        solved = extended.T @ torch.linalg.solve(_plus_ridge(extended @ extended.T, choice.ridge), wanted)
+    else:
+        solved = torch.linalg.solve(_plus_ridge(extended.T @ extended, choice.ridge), extended.T @ wanted)
+    weights = (solved.T * choice.logit_scale).float()
     return {"readout.head.weight": weights[:, :-1], "readout.head.bias": weights[:, -1]}
 
 
-def fit_class_means(fleet: Fleet, num_rounds: int) -> Parameters:  # noqa: ARG001
+def _plus_ridge(gram: torch.Tensor, ridge: float) -> torch.Tensor:
+    return gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
+
+
+def fit_class_means(fleet: Fleet, choice: Choice) -> Parameters:
     """Return the nearest class mean in the cosine sense."""
     readout, targets = _training_data(fleet)
     means = targets.T @ readout / targets.sum(0)[:, None].clamp_min(1)
-    weights = means / means.norm(dim=1, keepdim=True).clamp_min(1e-6) * _SCALE / readout.shape[1] ** 0.5
+    weights = (
+        means / means.norm(dim=1, keepdim=True).clamp_min(1e-6) * choice.logit_scale / readout.shape[1] ** 0.5
+    )
     return fleet.stack(
         fleet.initial | {"readout.head.weight": weights, "readout.head.bias": torch.zeros(len(weights))}
     )

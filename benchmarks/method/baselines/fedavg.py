@@ -3,12 +3,13 @@
 w <- mean_c train(w; c)
 """
 
+from choices import Choice
 from fleet import Fleet, Parameters, federate
 
 
-def fit(fleet: Fleet, num_rounds: int) -> Parameters:
+def fit(fleet: Fleet, choice: Choice) -> Parameters:
     """Train the whole model together; a personal residual, if there is one, stays at its site."""
     own = fleet.stack(fleet.initial)
-    for number in range(1, num_rounds + 1):
+    for number in range(1, choice.num_rounds + 1):
         own = federate(fleet.train(own, number))
     return own

@@ -3,13 +3,14 @@
 loss_c + mu/2 |w_c - w|^2
 """
 
+from choices import Choice
 from fleet import Fleet, Parameters, Penalty, federate
 
 
-def fit(fleet: Fleet, num_rounds: int, mu: float = 0.01) -> Parameters:
+def fit(fleet: Fleet, choice: Choice, mu: float = 0.01) -> Parameters:
     """Train together, each site held near the round's start."""
     own = fleet.stack(fleet.initial)
-    for number in range(1, num_rounds + 1):
+    for number in range(1, choice.num_rounds + 1):
         own = federate(fleet.train(own, number, penalty=proximity(own, mu)))
     return own
 

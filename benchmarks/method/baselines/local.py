@@ -3,12 +3,13 @@
 Only the standardisation statistics are shared, which is to its advantage.
 """
 
+from choices import Choice
 from fleet import Fleet, Parameters
 
 
-def fit(fleet: Fleet, num_rounds: int) -> Parameters:
+def fit(fleet: Fleet, choice: Choice) -> Parameters:
     """Train each site's own model."""
     own = fleet.stack(fleet.initial)
-    for number in range(1, num_rounds + 1):
+    for number in range(1, choice.num_rounds + 1):
         own = fleet.train(own, number)
     return own

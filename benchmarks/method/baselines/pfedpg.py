@@ -8,20 +8,21 @@ or shared.
 """
 
 import torch
+from choices import Choice
 from fleet import Fleet, Parameters, federate, is_head, is_residual
 
 _WIDTH = 16
 _MEAN = "posterior.mean"
 
 
-def fit(fleet: Fleet, num_rounds: int, *, personal_head: bool = True) -> Parameters:
+def fit(fleet: Fleet, choice: Choice, *, personal_head: bool = True) -> Parameters:
     """Generate each site's prompt at the server, train prompt and head at the site."""
     generator = torch.Generator().manual_seed(fleet.training.seed)
     kept = is_head if personal_head else is_residual
     own, base = fleet.stack(fleet.initial), fleet.initial[_MEAN]
     sites = torch.randn(fleet.num_sites, _WIDTH, generator=generator) / _WIDTH**0.5
     weights = torch.zeros(_WIDTH, base.numel())
-    for number in range(1, num_rounds + 1):
+    for number in range(1, choice.num_rounds + 1):
         start = base + sites @ weights
         trained = fleet.train(own | {_MEAN: start}, number)
         change = trained[_MEAN] - start
@@ -32,6 +33,6 @@ def fit(fleet: Fleet, num_rounds: int, *, personal_head: bool = True) -> Paramet
     return own | {_MEAN: base + sites @ weights}
 
 
-def fit_shared_head(fleet: Fleet, num_rounds: int) -> Parameters:
+def fit_shared_head(fleet: Fleet, choice: Choice) -> Parameters:
     """As `fit`, with one head for all."""
-    return fit(fleet, num_rounds, personal_head=False)
+    return fit(fleet, choice, personal_head=False)
