@@ -39,7 +39,6 @@ def test_all_candidates_meet_the_first_deal_and_the_best_of_them_the_others():
 
 @pytest.mark.parametrize("name", ["Fed3R", "probe", "pFedBayesPT", "deterministic"])
 def test_no_candidate_is_tried_twice(name):
-
     assert len(set(candidates(name))) == len(candidates(name))
     assert bool(candidates(name)) == (name != "deterministic")
     assert len(set(CANDIDATES)) == len(CANDIDATES)

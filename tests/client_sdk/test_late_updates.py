@@ -17,8 +17,6 @@ from pfedbayespt.client.loop import _is_in_vain
 from pfedbayespt.protocol import PROBLEM_MEDIA_TYPE, Assignment, ProblemType, SiteAction
 
 PATIENCE_SECONDS = 60.0
-NUM_ROUNDS = 5
-LAST_ROUND = 1 + NUM_ROUNDS  # the first gathers statistics
 
 
 def test_a_slow_sites_work_is_used_while_the_others_go_on(
@@ -27,7 +25,7 @@ def test_a_slow_sites_work_is_used_while_the_others_go_on(
     """The slow site stops in its first epoch until three versions are there, the others then until it is done."""
     mode = {"buffer_size": 2, "max_staleness": 5}
     coordinator.found(
-        num_rounds=NUM_ROUNDS, min_sites_to_start=3, evaluate=False, late_policy="buffer", asynchronous=mode
+        num_rounds=5, min_sites_to_start=3, evaluate=False, late_policy="buffer", asynchronous=mode
     )
     sites = [coordinator.enrol(tmp_path / name, name) for name in ("quick-a", "quick-b", "slow")]
     are_ahead, is_done = threading.Event(), threading.Event()
@@ -38,6 +36,8 @@ def test_a_slow_sites_work_is_used_while_the_others_go_on(
         if isinstance(event, events.EpochFinished) and not are_ahead.is_set():
             assert are_ahead.wait(PATIENCE_SECONDS)
         if isinstance(event, events.UpdateSubmitted) and event.staleness:
+            # It is done: in a further round the others might end the federation while it trains.
+            sites[2].stop()
             is_done.set()
 
     def quickly(event: SiteEvent) -> None:
@@ -55,10 +55,7 @@ def test_a_slow_sites_work_is_used_while_the_others_go_on(
 
     submitted = [event for event in seen if isinstance(event, events.UpdateSubmitted)]
     assert [event.staleness for event in submitted[:2]] == [0, 2]
-    left = {event.round_number for event in seen if isinstance(event, events.RoundLeft)}
-    assert left <= {
-        LAST_ROUND
-    }  # which the others may end while the slow site trains, and with it the federation
+    assert not [event for event in seen if isinstance(event, events.RoundLeft)]
     versions = coordinator.admin.model_versions.list("shapes")
     used = {part.update_id: part.weight for version in versions for part in version.inputs}
     assert 0 < used[submitted[1].update_id] < 0.5
