@@ -36,6 +36,7 @@ class Method:
         fit: the federated algorithm.
         posterior: changes to the posterior's configuration.
         training: changes to the training configuration.
+        head: changes to the head's configuration.
         condition: what the generator reads; None: the image's frozen features.
         frozen_readout: no prompts at all: a linear probe.
         closed_form: no rounds; what is tuned is how the sums become a head.
@@ -48,6 +49,7 @@ class Method:
     fit: Fit = fedavg.fit
     posterior: Mapping[str, Any] = field(default_factory=lambda: {"family": "shared"})
     training: Mapping[str, Any] = field(default_factory=dict)
+    head: Mapping[str, Any] = field(default_factory=dict)
     condition: Condition | None = None
     frozen_readout: bool = False
     closed_form: bool = False
@@ -58,9 +60,8 @@ class Method:
 
 OURS = "pFedBayesPT"
 OURS_REFITTED = "pFedBayesPT + refit"
-REFITTED_LIKE = "Fed3R"
-"""Whose lambda and scale a head that is fitted anew has."""
 
+_CROSS_FITTED = {"cross_fit_folds": 4}
 _SEMI_IMPLICIT = {"family": "semi_implicit"}
 _DETERMINISTIC = {"family": "deterministic"}
 _TAKEN_AWAY = {
@@ -69,6 +70,12 @@ _TAKEN_AWAY = {
     "ours, u off": Control(without_u=True),
     "ours, S = 1": Control(num_samples=1),
 }
+
+
+def _control(**changes: Any) -> Method:
+    """Return ours with one thing changed, and with ours' tuning."""
+    return Method(**{"posterior": _SEMI_IMPLICIT, "head": _CROSS_FITTED, "like": OURS} | changes)
+
 
 METHODS: dict[str, Method] = {
     "probe": Method(frozen_readout=True),
@@ -89,16 +96,34 @@ METHODS: dict[str, Method] = {
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
     "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True, closed_form=True),
     "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True, closed_form=True),
-    OURS: Method(posterior=_SEMI_IMPLICIT, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
-    "deterministic": Method(posterior=_DETERMINISTIC, refitted="deterministic + refit", like=OURS),
-    "deterministic + dropout": Method(posterior=_DETERMINISTIC | {"dropout": 0.3}, like=OURS),
-    "Gaussian": Method(posterior={"family": "gaussian"}, like=OURS),
-    "K = 0": Method(posterior=_SEMI_IMPLICIT, training={"num_mixing_samples": 0}, like=OURS),
-    "beta = 0": Method(posterior=_SEMI_IMPLICIT, training={"beta": 0.0}, like=OURS),
-    "style": Method(posterior=_SEMI_IMPLICIT, condition=conditions.style, like=OURS),
+    OURS: Method(posterior=_SEMI_IMPLICIT, head=_CROSS_FITTED, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
+    "ours, one prompt for all": _control(
+        posterior={"family": "shared"}, refitted="ours, one prompt for all + refit"
+    ),
+    "ours, deterministic": _control(posterior=_DETERMINISTIC, refitted="ours, deterministic + refit"),
+    "ours, deterministic + dropout": _control(posterior=_DETERMINISTIC | {"dropout": 0.3}),
+    "ours, Gaussian": _control(posterior={"family": "gaussian"}),
+    "ours, K = 0": _control(training={"num_mixing_samples": 0}),
+    "ours, beta = 0": _control(training={"beta": 0.0}),
+    "ours, style": _control(condition=conditions.style),
+    "ours, head trained along": Method(
+        posterior=_SEMI_IMPLICIT, refitted="ours, head trained along + refit", like="FedAvg-VPT"
+    ),
 }
-ABLATIONS = ("deterministic + dropout", "K = 0", "beta = 0", "style")
-CONTROLS = ("deterministic", "deterministic + refit", "Gaussian", *ABLATIONS, *_TAKEN_AWAY)
+ABLATIONS = (
+    "ours, deterministic + dropout",
+    "ours, Gaussian",
+    "ours, K = 0",
+    "ours, beta = 0",
+    "ours, style",
+    "ours, head trained along",
+)
+_CONTROL_RUNS = ("ours, one prompt for all", "ours, deterministic", *ABLATIONS)
+CONTROLS = (
+    *_CONTROL_RUNS,
+    *(name for run in _CONTROL_RUNS if (name := METHODS[run].refitted) is not None),
+    *_TAKEN_AWAY,
+)
 HEADS = ("Fed3R", "FedNCM", "probe", "local probe")
 PROMPTS = (
     "FedAvg-VPT",
@@ -106,9 +131,9 @@ PROMPTS = (
     "class mixing",
     "pFedPG",
     "pFedPG with shared head",
-    "deterministic",
-    "Gaussian",
     OURS,
+    "ours, one prompt for all",
+    "ours, deterministic",
     "FedProx",
     "pFedBayes",
     "local",

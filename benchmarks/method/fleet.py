@@ -21,6 +21,7 @@ from torch.func import functional_call, vmap
 
 from pfedbayespt.model.classifier import PromptedClassifier, build_classifier
 from pfedbayespt.model.config import ModelConfig, TrainingConfig
+from pfedbayespt.model.cross_fitting import fitted_heads, folds_of
 from pfedbayespt.model.generator import dropout_mask
 from pfedbayespt.model.objective import beta_at, divergence, pull
 from pfedbayespt.model.readout import log_class_prior
@@ -111,6 +112,7 @@ class Fleet:
         self.parts = _Drawn(self.model)
         self.initial = {n: p.detach().clone() for n, p in self.parts.named_parameters()}
         self.log_prior = self._log_prior()
+        self.folds = self._folds()
         self.features = self.model.feature_moments(encoded.context.features)
         self.condition = self.features[None] if condition is None else condition(self)
 
@@ -156,7 +158,8 @@ class Fleet:
                 self._clip([values[n] for n in moving if is_residual(n)])
                 optimizer.step()
                 optimizer.zero_grad()
-        return {n: p.detach() for n, p in values.items()}
+        trained = {n: p.detach() for n, p in values.items()}
+        return trained | self._fitted_heads(trained) if self.folds is not None else trained
 
     @torch.no_grad()
     def answer(self, parameters: Parameters, num_samples: int, control: Control = _AS_TRAINED) -> Answers:
@@ -167,6 +170,13 @@ class Fleet:
             num_samples: S.
             control: what is taken away.
         """
+        return self.answer_from(self.test_readouts(parameters, num_samples, control), parameters)
+
+    @torch.no_grad()
+    def test_readouts(
+        self, parameters: Parameters, num_samples: int, control: Control = _AS_TRAINED
+    ) -> Tensor:
+        """Return the standardised read-out of every test image, [C, N, S, R]; the head plays no part in it."""
         noise_generator = torch.Generator().manual_seed(97)
         posterior = self.model.posterior
         chunks = []
@@ -176,9 +186,13 @@ class Fleet:
             noise[..., : posterior.noise_dim] *= not control.without_eps
             noise[..., posterior.noise_dim :] *= not control.without_u
             mixing = noise.new_zeros(*indices.shape, 0, posterior.noise_dim)
-            readout, _ = self._read(parameters, indices, noise, mixing, None, shuffle=control.shuffle)
-            chunks.append(self._predicted(parameters, readout).softmax(-1))
-        drawn = torch.cat(chunks, dim=1)
+            chunks.append(self._read(parameters, indices, noise, mixing, None, shuffle=control.shuffle)[0])
+        return torch.cat(chunks, dim=1)
+
+    @torch.no_grad()
+    def answer_from(self, readout: Tensor, parameters: Parameters) -> Answers:
+        """Predict from the read-outs of the test images with the heads of `parameters`."""
+        drawn = self._predicted(parameters, readout).softmax(-1)
         mean = drawn.mean(2)
         epistemic = _entropy(mean) - _entropy(drawn).mean(2)
         return Answers(mean, self.labels[self.test_indices], epistemic, self.domains[self.test_indices])
@@ -195,15 +209,14 @@ class Fleet:
         return self.model.readout_moments(self.encoded.readout[indices])
 
     @torch.no_grad()
-    def prompted_readouts(self, parameters: Parameters, num_samples: int) -> Tensor:
-        """Return the standardised read-out of every training image, the mean over samples, [C, N, R]."""
+    def central_readouts(self, parameters: Parameters) -> Tensor:
+        """Return the standardised read-out of every training image under its central prompt, [C, N, R]."""
         posterior = self.model.posterior
-        noise_generator = torch.Generator().manual_seed(self.training.seed)
         chunks = []
         for indices in self.train_indices.split(24, dim=1):
-            noise = torch.randn(*indices.shape, num_samples, posterior.noise_width, generator=noise_generator)
+            noise = torch.zeros(*indices.shape, 1, posterior.noise_width)
             mixing = noise.new_zeros(*indices.shape, 0, posterior.noise_dim)
-            chunks.append(self._read(parameters, indices, noise, mixing, None)[0].mean(2))
+            chunks.append(self._read(parameters, indices, noise, mixing, None)[0].squeeze(2))
         return torch.cat(chunks, dim=1)
 
     def _read(
@@ -257,7 +270,7 @@ class Fleet:
     ) -> Tensor:
         """Return the product's objective per site, [C], and the residual's own loss with it."""
         readout, kl = self._read(parameters, indices, *noises)
-        logits = linear(parameters, "readout.head", readout)
+        logits = self._held_out_logits(parameters, readout, indices)
         if self.log_prior is not None:
             logits = logits + self.log_prior[:, None, None]
         loss = self._cross_entropy(logits, indices)
@@ -273,6 +286,29 @@ class Fleet:
         scale = posterior.config.prompt_scale * posterior.prompt_scale
         drift = vmap(pull, in_dims=(0, 0, None))(parameters["posterior.mean"], centre, scale)
         return loss + beta * (kl.mean((1, 2)) / posterior.latent_size + drift)
+
+    def _held_out_logits(self, parameters: Parameters, readout: Tensor, indices: Tensor) -> Tensor:
+        """Return the logits that prompts are trained on, [C, B, S, K], as `ReadOut.held_out_logits`."""
+        if self.folds is None:
+            return linear(parameters, "readout.head", readout)
+        fixed = {n: p.detach() for n, p in parameters.items() if is_head(n)}
+        every = linear(fixed, "readout.folds", readout).unflatten(3, (-1, self.config.num_classes))
+        return every.take_along_dim(self.folds[indices][..., None, None, None], dim=3).squeeze(3)
+
+    def _fitted_heads(self, parameters: Parameters) -> Parameters:
+        """Return every site's heads in closed form."""
+        readout = self.central_readouts(parameters)
+        fitted = [
+            fitted_heads(
+                self.config.head,
+                readout[site],
+                self.labels[mine],
+                self.folds[mine],
+                {n.removeprefix("readout."): p[site] for n, p in parameters.items() if is_head(n)},
+            )
+            for site, mine in enumerate(self.train_indices)
+        ]
+        return {f"readout.{name}": torch.stack([heads[name] for heads in fitted]) for name in fitted[0]}
 
     def _cross_entropy(self, logits: Tensor, indices: Tensor) -> Tensor:
         targets = self.labels[indices][..., None, None].expand(*logits.shape[:3], 1)
@@ -326,6 +362,15 @@ class Fleet:
             exact = values.double()
             moments.mean.copy_(exact.mean(0))
             moments.second_moment.copy_(exact.square().mean(0))
+
+    def _folds(self) -> Tensor | None:
+        """Return the fold of every image that a site trains on."""
+        if not self.config.head.cross_fit_folds:
+            return None
+        folds = torch.zeros_like(self.labels)
+        for mine in self.train_indices:
+            folds[mine] = folds_of(self.labels[mine], self.config.head.cross_fit_folds)
+        return folds
 
     def _log_prior(self) -> Tensor | None:
         if not self.config.head.label_shift:

@@ -2,7 +2,8 @@
 
 Rules:
     1. Every method of a plan has the plan's data, sites, trunk, insertion, read-out, head options and epochs.
-    2. Learning rates and rounds are tuned once for each data set, under F2, and not setting by setting.
+    2. Learning rates and rounds are tuned once for each data set, under F2, and not setting by setting; but anew
+       for sites of another size, which need other numbers of rounds.
 """
 
 from dataclasses import dataclass, field, replace
@@ -24,8 +25,8 @@ class Plan:
         data: `letters` or `ideograms`.
         setting: who holds what.
         insertion: where prompts act.
-        per_cell: training and test images kept of each domain and class.
         num_samples: S at test.
+        per_cell: training and test images kept of each domain and class; None: all there are.
         label_shift: balanced softmax with the site's class prior, in training and in its answers.
         personal_residual: a residual head of each site's own.
         tuned_on: the plan whose validation split chose learning rates and rounds; itself if empty.
@@ -35,25 +36,28 @@ class Plan:
     data: str
     setting: Setting
     insertion: InsertionConfig
-    per_cell: tuple[int, int]
-    num_samples: int = 4
+    num_samples: int = 2
+    per_cell: tuple[int, int] | None = None
     label_shift: bool = False
     personal_residual: bool = False
     tuned_on: str = ""
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(local_epochs=1, batch_size=8))
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            local_epochs=1, batch_size=8, generator_learning_rate_ratio=0.1
+        )
+    )
     posterior: PosteriorConfig = field(
-        default_factory=lambda: PosteriorConfig(latent_dim=16, hidden_dim=32, noise_dim=8)
+        default_factory=lambda: PosteriorConfig(latent_dim=16, hidden_dim=32, noise_dim=8, prompt_scale=0.1)
     )
 
 
-_SITES = Setting("F2", 1.0, num_sites=6, num_train=96, num_test=104, num_unseen=2)
-_LETTERS = Plan("letters-F2", "letters", _SITES, InsertionConfig("prefix", 6, 4), (10, 6))
+_SITES = Setting("F2", 1.0, num_sites=6, num_train=96, num_test=208, num_unseen=2)
+_LETTERS = Plan("letters-F2", "letters", _SITES, InsertionConfig("midway", 4, 16))
 _IDEOGRAMS = replace(
     _LETTERS,
     name="ideograms-F2",
     data="ideograms",
-    setting=replace(_SITES, num_test=93),
-    insertion=InsertionConfig("prefix", 3, 4),
+    setting=replace(_SITES, num_test=168),
 )
 
 
@@ -64,7 +68,7 @@ def _as(plan: Plan, name: str, *, label_shift: bool = False, **changes: object) 
 
 _SKEWED = _as(_IDEOGRAMS, "ideograms-label0.1", alpha_label=0.1, label_shift=True)
 
-PLANS: dict[str, Plan] = {
+SETTINGS: dict[str, Plan] = {
     plan.name: plan
     for plan in (
         _LETTERS,
@@ -81,6 +85,15 @@ PLANS: dict[str, Plan] = {
         replace(_SKEWED, name="ideograms-label0.1-residual", personal_residual=True),
     )
 }
+SIZES: dict[str, Plan] = {
+    plan.name: plan
+    for plan in (
+        replace(_LETTERS, name="letters-F2-of-24", setting=replace(_SITES, num_train=24)),
+        _LETTERS,
+        replace(_LETTERS, name="letters-F2-of-384", setting=replace(_SITES, num_train=384)),
+    )
+}
+PLANS = SETTINGS | SIZES
 QUICK = replace(
     _LETTERS,
     name="quick-letters-F2",

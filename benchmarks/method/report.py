@@ -60,12 +60,14 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
     return summary
 
 
-def write_overall(plans: Iterable[str], out: Path) -> None:
-    """Write `<out>/overall.md` from the plans' CSV files: every method under every plan, and mean ranks.
+def write_overall(plans: Iterable[str], file: Path) -> None:
+    """Write one table from the CSV files beside it: every method under every plan, and mean ranks.
 
     Ranks are over the plans, among the methods that all of them have, without the controls.
     """
-    means = {plan: _means(file) for plan in plans if (file := out / f"{plan}.csv").exists()}
+    means = {plan: _means(csv_file) for plan in plans if (csv_file := file.with_name(f"{plan}.csv")).exists()}
+    if not means:
+        return
     common = set.intersection(*(set(rows) for rows in means.values())) - set(CONTROLS)
     accuracy, nll = (_mean_ranks(means, common, m, sign) for m, sign in (("accuracy", -1), ("nll", 1)))
     lines = [
@@ -79,7 +81,7 @@ def write_overall(plans: Iterable[str], out: Path) -> None:
         cells = [_cell(rows.get(name)) for rows in means.values()]
         ranks = [f"{of[name]:.1f}" if name in of else "" for of in (accuracy, nll)]
         lines.append(f"| {' | '.join([name, *cells, *ranks])} |")
-    (out / "overall.md").write_text("\n".join(lines) + "\n")
+    file.write_text("\n".join(lines) + "\n")
 
 
 def _mean_ranks(means: Mapping[str, Means], names: set[str], measure: str, sign: int) -> dict[str, float]:

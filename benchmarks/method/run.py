@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from baselines.closed_form import refit_ridge
-from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, REFITTED_LIKE, Method
+from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, Method
 from choices import QUICK_CHOICE, Choice, read_choices
 from fleet import Answers, Fleet, Parameters
 from measures import curves, pooled_measures, site_measures
 from partition import Partition, partition
-from plans import IMAGE_SIZE, MID_BLOCK, PLANS, QUICK, Plan
+from plans import IMAGE_SIZE, MID_BLOCK, PLANS, QUICK, SETTINGS, SIZES, Plan
 from plots import draw_plots
 from pools import Encoded, encode_pool, load_pool, thin
 from report import read_runs, write_overall, write_tables
@@ -40,7 +40,10 @@ def build_fleet(
         encoded.pool.num_classes,
         plan.insertion,
         replace(plan.posterior, **method.posterior),
-        HeadConfig(MID_BLOCK, label_shift=plan.label_shift, personal_residual=plan.personal_residual),
+        replace(
+            HeadConfig(MID_BLOCK, label_shift=plan.label_shift, personal_residual=plan.personal_residual),
+            **method.head,
+        ),
     )
     rates = {"learning_rate": choice.learning_rate, "head_learning_rate": choice.head_learning_rate}
     training = replace(plan.training, seed=seed, **(rates | dict(method.training)))
@@ -76,13 +79,15 @@ def run_one(
     started = time.process_time()
     parameters = method.fit(fleet, choice)
     trained = time.process_time()
-    results = {name: _measured(fleet, parameters, plan, split)}
+    readouts = fleet.test_readouts(parameters, plan.num_samples)
+    results = {name: _measured(fleet, parameters, readouts, plan, split)}
     results[name] |= {
         "training_cpu_seconds": trained - started,
         "prediction_cpu_seconds": time.process_time() - trained,
     }
     if method.refitted and refit:
-        results[method.refitted] = _measured(fleet, refit_ridge(fleet, parameters, refit), plan, split)
+        refitted = refit_ridge(fleet, parameters, fleet.central_readouts(parameters), refit)
+        results[method.refitted] = _measured(fleet, refitted, readouts, plan, split)
     for row, control in (method.controls if controls else {}).items():
         results[row] = _measures_of(fleet.answer(parameters, plan.num_samples, control))
     common = {
@@ -94,9 +99,11 @@ def run_one(
     return {row: {"method": row, **common, **measured} for row, measured in results.items()}
 
 
-def _measured(fleet: Fleet, parameters: Parameters, plan: Plan, split: Partition) -> dict[str, Any]:
-    """Measure at the sites, and zero-shot at those that never trained."""
-    measured = _measures_of(fleet.answer(parameters, plan.num_samples))
+def _measured(
+    fleet: Fleet, parameters: Parameters, readouts: torch.Tensor, plan: Plan, split: Partition
+) -> dict[str, Any]:
+    """Measure at the sites, from their read-outs, and zero-shot at those that never trained."""
+    measured = _measures_of(fleet.answer_from(readouts, parameters))
     if len(split.unseen):
         strangers = fleet.answer_unseen(parameters, split.unseen, plan.num_samples)
         measured["unseen"] = site_measures(strangers)
@@ -124,8 +131,9 @@ def run_all(
     """Run what has no result yet."""
     for seed in seeds:
         for name in names:
-            choice = _choice(choices, plan, name)
-            refit = _choice(choices, plan, REFITTED_LIKE) if METHODS[name].refitted else None
+            tuned = METHODS[name].like or name
+            choice, refit_row = _choice(choices, plan, tuned), METHODS[tuned].refitted
+            refit = _choice(choices, plan, refit_row) if METHODS[name].refitted and refit_row else None
             if _done(out, plan, name, _made_with(plan, choice, refit), seed, controls=controls):
                 continue
             results = run_one(encoded, plan, name, choice, seed, refit=refit, controls=controls)
@@ -133,8 +141,7 @@ def run_all(
                 _keep(out, plan, row, seed, result)
 
 
-def _choice(choices: dict[str, Choice], plan: Plan, name: str) -> Choice:
-    tuned = METHODS[name].like or name
+def _choice(choices: dict[str, Choice], plan: Plan, tuned: str) -> Choice:
     if tuned not in choices:
         raise SystemExit(f"{tuned} is not tuned for {plan.tuned_on or plan.name}: run tune.py first")
     return choices[tuned]
@@ -184,7 +191,9 @@ def _keep(out: Path, plan: Plan, row: str, seed: int, result: dict[str, Any]) ->
 
 def load_encoded(plan: Plan, cache: Path, weights: Path) -> Encoded:
     """Return the plan's images with their contexts, encoded if they are not in the cache yet."""
-    pool = thin(load_pool(cache / "data" / POOLS[plan.data]), *plan.per_cell)
+    pool = load_pool(cache / "data" / POOLS[plan.data])
+    if plan.per_cell:
+        pool = thin(pool, *plan.per_cell)
     return encode_pool(pool, weights, IMAGE_SIZE, plan.insertion, MID_BLOCK, cache / "contexts")
 
 
@@ -199,12 +208,14 @@ def main() -> None:
     for plan in plans:
         encoded = load_encoded(plan, options.cache, options.weights)
         tuned = chosen.get(plan.tuned_on or plan.name, {})
-        choices = dict.fromkeys(METHODS, QUICK_CHOICE) if options.quick else tuned
+        rows = [row for name in METHODS for row in rows_of(name, controls=False)]
+        choices = dict.fromkeys(rows, QUICK_CHOICE) if options.quick else tuned
         names = [*options.methods.split(","), *(ABLATIONS if options.controls else ())]
         run_all(encoded, plan, names, range(options.seeds), folder, choices, controls=options.controls)
         draw_plots(read_runs(folder / plan.name), plan.name, encoded.pool.domain_names, options.out)
     summaries = [write_tables(read_runs(folder / plan.name), plan.name, options.out) for plan in plans]
-    write_overall([QUICK.name] if options.quick else PLANS, options.out)
+    write_overall([QUICK.name] if options.quick else SETTINGS, options.out / "overall.md")
+    write_overall(SIZES, options.out / "sizes.md")
     for summary in summaries:
         print(json.dumps(summary))
 

@@ -9,22 +9,26 @@ Rules:
 
 import argparse
 import csv
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from baselines.closed_form import refit_ridge
 from catalogue import METHODS
 from choices import (
     CANDIDATES,
     COLUMNS,
+    DEALS,
     HEAD_CANDIDATES,
+    PROMPT_CANDIDATES,
     RIDGE_CANDIDATES,
     Choice,
     due,
+    read_choices,
     read_tries,
     row_of,
 )
+from fleet import Answers, Fleet, Parameters
 from measures import site_measures
 from plans import PLANS, Plan
 from pools import Encoded
@@ -37,17 +41,9 @@ def candidates(name: str) -> tuple[Choice, ...]:
         return ()
     if METHODS[name].closed_form:
         return RIDGE_CANDIDATES
-    return HEAD_CANDIDATES if METHODS[name].frozen_readout else CANDIDATES
-
-
-def attempt(encoded: Encoded, plan: Plan, name: str, choice: Choice, deal: int) -> tuple[float, float]:
-    """Train once and return accuracy and NLL on the spare groups, means over sites."""
-    method = METHODS[name]
-    fleet, _ = build_fleet(encoded, plan, method, choice, deal, validate=True)
-    answers = fleet.answer(method.fit(fleet, choice), plan.num_samples)
-    rows = site_measures(answers)
-    accuracy, nll = (float(np.mean([row[m] for row in rows])) for m in ("accuracy", "nll"))
-    return accuracy, nll
+    if METHODS[name].frozen_readout:
+        return HEAD_CANDIDATES
+    return PROMPT_CANDIDATES if "cross_fit_folds" in METHODS[name].head else CANDIDATES
 
 
 def tune(encoded: Encoded, plan: Plan, names: list[str], file: Path) -> None:
@@ -55,12 +51,40 @@ def tune(encoded: Encoded, plan: Plan, names: list[str], file: Path) -> None:
     for name in names:
         while missing := due(candidates(name), read_tries(file).get((plan.name, name), {})):
             for choice, deal in missing:
-                started = time.process_time()
-                accuracy, nll = attempt(encoded, plan, name, choice, deal)
-                seconds = time.process_time() - started
-                measured = (round(accuracy, 4), round(nll, 4), round(seconds))
-                _append(file, row_of(plan.name, name, deal, choice, measured))
-                print(f"{plan.name} {name} {deal} {choice}  {100 * accuracy:.1f} %  {nll:.3f}", flush=True)
+                fleet, parameters = _trained(encoded, plan, name, choice, deal)
+                readouts = fleet.test_readouts(parameters, plan.num_samples)
+                _keep(file, plan, name, deal, choice, fleet.answer_from(readouts, parameters))
+        if METHODS[name].refitted and METHODS[name].like is None:
+            tune_refit(encoded, plan, name, file)
+
+
+def tune_refit(encoded: Encoded, plan: Plan, name: str, file: Path) -> None:
+    """Try every closed-form head over the prompts of the method's best choice; it is cheap, so on every deal."""
+    row = METHODS[name].refitted
+    best = read_choices(file)[plan.name][name]
+    tries = read_tries(file).get((plan.name, row), {})
+    for deal in DEALS:
+        missing = [choice for choice in RIDGE_CANDIDATES if deal not in tries.get(choice, {})]
+        if missing:
+            fleet, parameters = _trained(encoded, plan, name, best, deal)
+            tested = fleet.test_readouts(parameters, plan.num_samples)
+            central = fleet.central_readouts(parameters)
+        for choice in missing:
+            refitted = refit_ridge(fleet, parameters, central, choice)
+            _keep(file, plan, row, deal, choice, fleet.answer_from(tested, refitted))
+
+
+def _trained(encoded: Encoded, plan: Plan, name: str, choice: Choice, deal: int) -> tuple[Fleet, Parameters]:
+    fleet, _ = build_fleet(encoded, plan, METHODS[name], choice, deal, validate=True)
+    return fleet, METHODS[name].fit(fleet, choice)
+
+
+def _keep(file: Path, plan: Plan, row: str, deal: int, choice: Choice, answers: Answers) -> None:
+    """Write a row of what the answers on the spare groups measure: accuracy and NLL, means over sites."""
+    sites = site_measures(answers)
+    accuracy, nll = (float(np.mean([site[m] for site in sites])) for m in ("accuracy", "nll"))
+    _append(file, row_of(plan.name, row, deal, choice, (round(accuracy, 4), round(nll, 4))))
+    print(f"{plan.name} {row} {deal} {choice}  {100 * accuracy:.1f} %  {nll:.3f}", flush=True)
 
 
 def _append(file: Path, row: list[object]) -> None:

@@ -22,10 +22,19 @@ def pool() -> Pool:
 @pytest.fixture(scope="session")
 def encoded(pool, tmp_path_factory) -> Encoded:
     """The pool's contexts for prefixes in the last two blocks, in float32."""
-    weights = tmp_path_factory.mktemp("backbone") / "tiny.safetensors"
+    return _encoded(pool, tmp_path_factory.mktemp("backbone"), InsertionConfig("prefix", 2, 2))
+
+
+@pytest.fixture(scope="session")
+def encoded_midway(pool, tmp_path_factory) -> Encoded:
+    """The pool's contexts for prompts in the two blocks up to the middle one."""
+    return _encoded(pool, tmp_path_factory.mktemp("backbone"), InsertionConfig("midway", 2, 2))
+
+
+def _encoded(pool, folder, insertion) -> Encoded:
+    weights = folder / "tiny.safetensors"
     config = random_backbone(weights)
     backbone = load_backbone(config, weights)
-    insertion = build_insertion(InsertionConfig("prefix", 2, 2), backbone, 4)
-    images = prepare(pool.images, config)
-    context = insertion.encode(images)
-    return Encoded(pool, backbone, insertion, context, insertion.unprompted(context))
+    built = build_insertion(insertion, backbone, 4)
+    context = built.encode(prepare(pool.images, config))
+    return Encoded(pool, backbone, built, context, built.unprompted(context))

@@ -12,12 +12,13 @@ TRAINING = TrainingConfig(local_epochs=2, batch_size=8, num_mixing_samples=3, se
 SETTING = Setting("F2", num_sites=3, num_train=20, num_test=26)
 
 
-def make_fleet(encoded, *, label_shift=False, personal_residual=False, **posterior) -> Fleet:
-    config = ModelConfig(
-        3,
-        InsertionConfig("prefix", 2, 2),
-        replace(POSTERIOR, **posterior),
-        HeadConfig(4, label_shift=label_shift, personal_residual=personal_residual),
-    )
+PREFIX = InsertionConfig("prefix", 2, 2)
+HEAD_OPTIONS = ("label_shift", "personal_residual", "cross_fit_folds")
+
+
+def make_fleet(encoded, *, insertion=PREFIX, **options) -> Fleet:
+    """`options` are of the head, and all others of the posterior."""
+    head = {name: options.pop(name) for name in HEAD_OPTIONS if name in options}
+    config = ModelConfig(3, insertion, replace(POSTERIOR, **options), HeadConfig(4, **head))
     split = partition(encoded.pool, SETTING, seed=0)
     return Fleet(encoded, split.train, split.test, config, TRAINING, num_rounds=4)

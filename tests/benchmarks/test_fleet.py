@@ -72,15 +72,19 @@ def part(parameters, prefix, site):
         {"family": "gaussian"},
         {"family": "deterministic"},
         {"family": "shared"},
+        {"cross_fit_folds": 3},
+        {"cross_fit_folds": 2, "label_shift": True, "personal_residual": True},
+        {"cross_fit_folds": 2, "insertion": InsertionConfig("midway", 2, 2)},
     ],
     ids=str,
 )
-def test_one_simulated_round_is_one_real_round_at_every_site(encoded, options):
-    fleet = make_fleet(encoded, **options)
-    start = fleet.stack(fleet.initial)
+def test_one_simulated_round_is_one_real_round_at_every_site(encoded, encoded_midway, options):
+    fleet = make_fleet(encoded_midway if "insertion" in options else encoded, **options)
+    start = fleet.train(fleet.stack(fleet.initial), round_number=1)
+    start = fleet.stack(average(start))  # heads that say something
     after = fleet.train(start, round_number=2)
     for site in range(fleet.num_sites):
-        model = product_round(fleet, encoded, site, start)
+        model = product_round(fleet, fleet.encoded, site, start)
         real = {f"posterior.{n}": p for n, p in model.posterior.named_parameters()}
         real |= {f"readout.{n}": p for n, p in model.readout.named_parameters()}
         assert set(real) == set(after)
@@ -193,7 +197,7 @@ def test_without_prompts_a_linear_probe_on_the_frozen_readout_is_trained(encoded
 def test_the_prompted_readouts_of_the_simulation_are_the_products(encoded, family):
     fleet = make_fleet(encoded, family=family)
     trained = fleet.stack(average(fleet.train(fleet.stack(fleet.initial), round_number=1)))
-    simulated = fleet.prompted_readouts(trained, num_samples=1)
+    simulated = fleet.central_readouts(trained)
     model = build_from(fleet, encoded, trained)
     for site, mine in enumerate(fleet.train_indices):
         context = encoded.context.select(mine)
@@ -207,8 +211,9 @@ def test_a_refitted_head_is_the_ridge_regression_over_what_the_prompts_give(enco
     fleet = make_fleet(encoded, family="shared")
     frozen = fit_ridge(fleet, Choice())
     trained = fleet.train(fleet.stack(fleet.initial), round_number=1)
-    refitted = refit_ridge(fleet, fleet.stack(average(trained)), Choice())
-    readout = fleet.prompted_readouts(refitted, num_samples=1).flatten(0, 1)
+    trained = fleet.stack(average(trained))
+    refitted = refit_ridge(fleet, trained, fleet.central_readouts(trained), Choice())
+    readout = fleet.central_readouts(refitted).flatten(0, 1)
     targets = torch.nn.functional.one_hot(fleet.labels[fleet.train_indices.flatten()], 3).float()
     extended = torch.cat([readout, torch.ones(len(readout), 1)], 1)
     solved = (
@@ -219,4 +224,22 @@ def test_a_refitted_head_is_the_ridge_regression_over_what_the_prompts_give(enco
         extended.T @ (targets - extended @ solved), 1000 * solved, rtol=1e-3, atol=1e-3
     )
     assert not torch.allclose(refitted["readout.head.weight"], frozen["readout.head.weight"], atol=1e-4)
-    assert torch.equal(refitted["posterior.mean"], fleet.stack(average(trained))["posterior.mean"])
+    assert torch.equal(refitted["posterior.mean"], trained["posterior.mean"])
+
+
+def test_where_a_class_prior_is_added_every_class_weighs_the_same_in_a_closed_form(encoded):
+    fleet = make_fleet(encoded, family="shared", label_shift=True)
+    kept = fleet.labels[fleet.train_indices[0]] > 0
+    fleet.train_indices = fleet.train_indices[:, kept.nonzero().flatten()[:6]]
+    indices = fleet.train_indices.flatten()
+    targets = torch.nn.functional.one_hot(fleet.labels[indices], 3).float()
+    counts = targets.sum(0)
+    assert counts.max() > counts[counts > 0].min()
+    head = fit_ridge(fleet, Choice())
+    solved = torch.cat([head["readout.head.weight"][0], head["readout.head.bias"][0][:, None]], 1).T / 10
+    extended = torch.cat([fleet.readouts(indices), torch.ones(len(indices), 1)], 1)
+    weights = (1 / counts)[fleet.labels[indices]][:, None]
+    weights = weights / weights.mean()
+    torch.testing.assert_close(
+        extended.T @ (weights * (targets - extended @ solved)), 1000 * solved, rtol=1e-3, atol=1e-3
+    )

@@ -11,7 +11,7 @@ ACCURACY = {
     "pFedBayesPT": 0.5,
     "FedAvg-VPT": 0.4,
     "probe": 0.3,
-    "deterministic": 0.6,
+    "ours, deterministic": 0.6,
     "pFedBayesPT + refit": 0.45,
 }
 
@@ -46,7 +46,7 @@ def test_the_table_of_numbers_has_a_row_for_every_method_seed_and_site(runs, tmp
 def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
     for plan in ("a", "b"):
         write_tables(runs, plan, tmp_path)
-    write_overall(["a", "b", "not run yet"], tmp_path)
+    write_overall(["a", "b", "not run yet"], tmp_path / "overall.md")
     rows = [line for line in (tmp_path / "overall.md").read_text().splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert cells[0] == ["method", "a", "b", "rank, accuracy", "rank, NLL"]
@@ -56,9 +56,14 @@ def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
         "pFedBayesPT + refit",
         "FedAvg-VPT",
         "probe",
-        "deterministic",
+        "ours, deterministic",
     ]
     assert cells[-1][-2:] == ["", ""]
+
+
+def test_without_a_plan_that_was_run_there_is_no_table_of_all(tmp_path):
+    write_overall(["not run yet"], tmp_path / "overall.md")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_summary_knows_the_worst_site_and_the_unseen_ones(runs):

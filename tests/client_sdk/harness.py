@@ -53,7 +53,12 @@ class Coordinator:
     backbone_config: BackboneConfig
 
     def specification(
-        self, *, training: dict[str, Any] | None = None, head: dict[str, Any] | None = None, **rounds: Any
+        self,
+        *,
+        training: dict[str, Any] | None = None,
+        head: dict[str, Any] | None = None,
+        insertion: dict[str, Any] | None = None,
+        **rounds: Any,
     ) -> FederationSpecification:
         """A specification that a laptop trains in a second."""
         config = self.backbone_config
@@ -65,7 +70,7 @@ class Coordinator:
                     "weights_digest": config.weights_digest,
                     "image_size_pixels": config.image_size_pixels,
                 },
-                "insertion": {"kind": "prefix", "num_blocks": 2, "prompt_length": 2},
+                "insertion": {"kind": "prefix", "num_blocks": 2, "prompt_length": 2, **(insertion or {})},
                 "posterior": {"latent_dim": 4, "noise_dim": 3, "hidden_dim": 8},
                 "head": head or {},
                 "training": {"local_epochs": 2, "batch_size": 8, **(training or {})},

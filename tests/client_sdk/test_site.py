@@ -90,6 +90,30 @@ def test_two_sites_train_a_model_together_from_enrolment_to_prediction(
     assert sites[0].predict((images / "held-out" / "square" / "2-0.png").read_bytes()) == prediction
 
 
+def test_a_cross_fitted_federation_trains_without_a_step_of_the_head(
+    coordinator: Coordinator, images: Path, tmp_path: Path
+) -> None:
+    """Heads are the mean of what sites fit in closed form, so the server publishes heads that nobody trained."""
+    head = {"cross_fit_folds": 3, "mid_block": 4}
+    coordinator.found(insertion={"kind": "midway", "num_blocks": 2}, head=head, num_rounds=3)
+    sites = [coordinator.enrol(tmp_path / name, name) for name in ("clinic-a", "clinic-b")]
+    run_together(*(lambda site=site: site.run(images / "train", images / "held-out") for site in sites))
+
+    newest, *_, second, _, initial = coordinator.admin.model_versions.list("shapes")
+    accuracies = [report.evaluation.metrics["accuracy"] for report in newest.evaluations]
+    assert min(accuracies) >= 0.75
+    contents = {
+        version.version_number: tensors.decode(
+            coordinator.admin.model_versions.download("shapes", version.version_number, version.digest)
+        )[1]
+        for version in (newest, second, initial)
+    }
+    last = contents[newest.version_number]
+    assert last["folds.weight"].shape == (3 * len(CLASSES), last["head.weight"].shape[1])
+    assert not contents[0]["folds.weight"].any()
+    assert not np.array_equal(last["prompt.mean"], contents[second.version_number]["prompt.mean"])
+
+
 def test_the_statistics_round_pools_the_moments_of_all_sites_images(
     coordinator: Coordinator, tmp_path: Path
 ) -> None:

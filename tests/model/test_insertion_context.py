@@ -7,7 +7,7 @@ from pfedbayespt.model.config import InsertionConfig
 from pfedbayespt.model.insertion import build_insertion, concatenate
 
 
-@pytest.fixture(params=["twoway", "prefix", "hybrid"])
+@pytest.fixture(params=["twoway", "prefix", "hybrid", "midway"])
 def insertion(request, backbone):
     return build_insertion(InsertionConfig(request.param, 3, 2), backbone)
 
@@ -62,6 +62,8 @@ def test_a_context_costs_what_is_documented(backbone, images):
     assert boundary.num_bytes == 3 * 4 * (2 * d + (1 + patches) * d + mid)
     prefix = build_insertion(InsertionConfig("prefix", 3, 2), backbone).encode(images)
     assert prefix.num_bytes == 3 * 4 * (2 * d + 3 * d + 2 * 2 * patches * d + d + mid)
+    midway = build_insertion(InsertionConfig("midway", 3, 2), backbone).encode(images)
+    assert midway.num_bytes == 3 * 4 * (2 * d + (1 + patches) * d + 2 * d)
 
 
 def test_a_16_bit_cache_takes_half_the_memory_and_decodes_nearly_the_same(insertion, context, prompts):

@@ -13,6 +13,8 @@ CONFIGS = [
     InsertionConfig("prefix", 6, 2),
     InsertionConfig("hybrid", 3, 2),
     InsertionConfig("hybrid", 2, 2, deep=False),
+    InsertionConfig("midway", 3, 2),
+    InsertionConfig("midway", 2, 2, deep=False),
 ]
 S = 4
 
@@ -102,8 +104,9 @@ def test_without_a_prompt_the_read_out_is_the_trunks_own(insertion, images, conf
     def pool(tokens):
         return torch.cat([tokens[:, 0], tokens[:, backbone.num_prefix_tokens :].mean(1)], dim=-1)
 
-    torch.testing.assert_close(features, pool(states[6 - config.num_blocks]))
     # Two thirds of six blocks are four, and nine patches are a cell each.
+    first = (4 if config.kind == "midway" else 6) - config.num_blocks
+    torch.testing.assert_close(features, pool(states[first]))
     middle = states[4][:, [0, *range(backbone.num_prefix_tokens, states[4].shape[1])]].flatten(1)
     torch.testing.assert_close(readout, torch.cat([pool(backbone(images)), middle], dim=-1))
 
@@ -128,6 +131,7 @@ def test_the_read_out_has_the_mean_patch_of_every_cell_of_the_middle_block(
         torch.testing.assert_close(found[:, 2], patches[:, 1:, :2].mean((1, 2)))
 
 
+@pytest.mark.parametrize("config", [c for c in CONFIGS if c.kind != "midway"], indirect=True, ids=str)
 @pytest.mark.parametrize("mid_block", [1, 3, 6])
 def test_the_middle_block_may_lie_before_or_among_the_prompted_ones(
     config, backbone64, images, prompts, mid_block

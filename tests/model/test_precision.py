@@ -32,7 +32,7 @@ def answers(backbone: Backbone, kind: str) -> Predictive:
     return predict(model, model.encode(IMAGES), draw_noise([1, 2, 3], 8, model.posterior.noise_width))
 
 
-@pytest.mark.parametrize("kind", ["prefix", "hybrid", "twoway"])
+@pytest.mark.parametrize("kind", ["prefix", "hybrid", "twoway", "midway"])
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_probabilities_come_close_to_those_of_float32_and_stay_in_it(
     backbone: Backbone, precision: Precision, kind: str

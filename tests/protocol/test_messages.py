@@ -15,6 +15,7 @@ from pfedbayespt.protocol import (
     Evaluation,
     Event,
     FederationSpecification,
+    HeadSpecification,
     Message,
     Page,
     PredictionRequest,
@@ -275,6 +276,27 @@ def test_what_is_not_a_slug_is_refused(slug: str) -> None:
 def test_what_is_not_a_digest_is_refused(digest: str) -> None:
     with pytest.raises(ValidationError, match="base_digest"):
         manifest(base_digest=digest)
+
+
+def test_a_head_is_cross_fitted_with_no_fold_or_with_several() -> None:
+    assert [HeadSpecification(cross_fit_folds=count).cross_fit_folds for count in (0, 2, 16)] == [0, 2, 16]
+    for count, why in (
+        (1, "no image would be held out"),
+        (17, "less than or equal to 16"),
+        (-1, "equal to 0"),
+    ):
+        with pytest.raises(ValidationError, match=why):
+            HeadSpecification(cross_fit_folds=count)
+
+
+@pytest.mark.parametrize("rule", ["fedavgm", "fedadam"])
+def test_heads_in_closed_form_are_averaged_and_nothing_else(rule: str) -> None:
+    backbone = {"architecture": "vit", "weights_digest": DIGEST, "image_size_pixels": 112}
+    described = {"classes": ["a", "b"], "backbone": backbone, "head": {"cross_fit_folds": 2}}
+    assert FederationSpecification.model_validate(described).head.cross_fit_folds == 2
+    described["rounds"] = {"aggregation": {"rule": rule}}
+    with pytest.raises(ValidationError, match=f"weighted_mean, not {rule}"):
+        FederationSpecification.model_validate(described)
 
 
 def test_a_policy_under_which_no_round_could_close_is_refused() -> None:

@@ -1,44 +1,40 @@
 """Heads without training, from sums that sites add up exactly, over the frozen read-out.
 
-Fed3R (Fani et al., ICML 2024):    W = (sum z z^T + lambda I)^-1 sum z y^T
+Fed3R (Fani et al., ICML 2024):    W = (sum w z z^T + lambda I)^-1 sum w z y^T
 FedNCM (Legate et al., NeurIPS 2023):   W_k = mean of class k, normalised
 
-`refit_ridge` is Fed3R after training instead of before: over the read-out that the trained prompts give.
+`refit_ridge` is Fed3R after training instead of before: over the read-out that the central prompts give.
+
+Where sites add their class prior to the logits, the head itself must favour no class, so every class weighs the
+same over all sites: what balanced softmax does in training. Elsewhere w = 1.
 """
 
 import torch
 from choices import Choice
 from fleet import Fleet, Parameters
 
-_NUM_SAMPLES = 4
+from pfedbayespt.model.cross_fitting import class_weights, ridge_regression
 
 
 def fit_ridge(fleet: Fleet, choice: Choice) -> Parameters:
     """Return the ridge regression on one-hot labels; its outputs become logits by a tuned scale."""
-    return fleet.stack(fleet.initial | _ridge_head(*_training_data(fleet), choice))
+    readout, targets = _training_data(fleet)
+    return fleet.stack(fleet.initial | _ridge_head(fleet, readout, targets, choice))
 
 
-def refit_ridge(fleet: Fleet, parameters: Parameters, choice: Choice) -> Parameters:
-    """Return trained parameters with the head of `fit_ridge` over the mean prompted read-out of each image."""
+def refit_ridge(fleet: Fleet, parameters: Parameters, readout: torch.Tensor, choice: Choice) -> Parameters:
+    """Return trained parameters with the head of `fit_ridge` over `readout`, the sites' central ones [C, N, R]."""
     _, targets = _training_data(fleet)
-    readout = fleet.prompted_readouts(parameters, _NUM_SAMPLES).flatten(0, 1)
-    return parameters | fleet.stack(_ridge_head(readout, targets, choice))
+    return parameters | fleet.stack(_ridge_head(fleet, readout.flatten(0, 1), targets, choice))
 
 
-def _ridge_head(readout: torch.Tensor, targets: torch.Tensor, choice: Choice) -> Parameters:
-    """Solve in the smaller of the two spaces, that of the images or that of the read-out."""
-    extended = torch.cat([readout, torch.ones(len(readout), 1)], 1).double()
-    wanted = targets.double()
-    if len(extended) < extended.shape[1]:
-        solved = extended.T @ torch.linalg.solve(_plus_ridge(extended @ extended.T, choice.ridge), wanted)
-    else:
-        solved = torch.linalg.solve(_plus_ridge(extended.T @ extended, choice.ridge), extended.T @ wanted)
-    weights = (solved.T * choice.logit_scale).float()
-    return {"readout.head.weight": weights[:, :-1], "readout.head.bias": weights[:, -1]}
-
-
-def _plus_ridge(gram: torch.Tensor, ridge: float) -> torch.Tensor:
-    return gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
+def _ridge_head(fleet: Fleet, readout: torch.Tensor, targets: torch.Tensor, choice: Choice) -> Parameters:
+    weights = torch.ones(len(targets)) if fleet.log_prior is None else class_weights(targets)
+    weight, bias = ridge_regression(readout, targets, weights, choice.ridge)
+    return {
+        "readout.head.weight": weight * choice.logit_scale,
+        "readout.head.bias": bias * choice.logit_scale,
+    }
 
 
 def fit_class_means(fleet: Fleet, choice: Choice) -> Parameters:

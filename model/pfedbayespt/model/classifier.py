@@ -39,7 +39,10 @@ class PromptedClassifier(nn.Module):
             generator=generator,
         )
         self.readout = ReadOut(
-            insertion.readout_dim, config.num_classes, personal_residual=config.head.personal_residual
+            insertion.readout_dim,
+            config.num_classes,
+            personal_residual=config.head.personal_residual,
+            cross_fit_folds=config.head.cross_fit_folds,
         )
         self.to(insertion.prompt_scale().device)
 

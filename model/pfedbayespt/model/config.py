@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypeVar, get_args
 
-InsertionKind = Literal["twoway", "prefix", "hybrid"]
+InsertionKind = Literal["twoway", "prefix", "hybrid", "midway"]
 Family = Literal["semi_implicit", "gaussian", "deterministic", "shared"]
 Latent = Literal["lowrank", "token", "full"]
 GradientEstimator = Literal["total", "path"]
@@ -64,7 +64,10 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class InsertionConfig:
-    """Where prompts act: in the last `num_blocks` blocks, with `prompt_length` tokens per block."""
+    """Where prompts act: in `num_blocks` blocks, with `prompt_length` tokens per block.
+
+    They are the last blocks; for `midway` those that end at the middle block.
+    """
 
     kind: InsertionKind = "prefix"
     num_blocks: int = 3
@@ -112,17 +115,25 @@ class HeadConfig:
     Attributes:
         mid_block: the block whose class token and patches join it; None: two thirds of the depth.
         grid_size: g; of that block's patches the means over g x g cells join it, so it knows what is where.
+        cross_fit_folds: F; 0: the head is trained along with the prompts. 2 or more: heads are fitted in closed
+            form at the end of a round, and prompts are trained against the one that has not seen their image.
+        ridge: lambda of a head in closed form, per number of the read-out.
+        logit_scale: from the regression's outputs to logits.
     """
 
     mid_block: int | None = None
     grid_size: int = 3
     label_shift: bool = False
     personal_residual: bool = False
+    cross_fit_folds: int = 0
+    ridge: float = 0.05
+    logit_scale: float = 20.0
 
     def __post_init__(self) -> None:
         if self.mid_block is not None:
             _require_positive(self, "mid_block")
-        _require_positive(self, "grid_size")
+        _require_positive(self, "grid_size", "ridge", "logit_scale")
+        _require(self, "cross_fit_folds", lambda value: value == 0 or value >= 2, "0, or 2 or more")
 
 
 @dataclass(frozen=True)
@@ -155,6 +166,7 @@ class TrainingConfig:
     """What a site does in one round.
 
     Attributes:
+        generator_learning_rate_ratio: the rate of generator, map and scale, as a share of the shared prompt's.
         final_learning_rate_ratio: share of the learning rates that is left in the federation's last round.
         beta: weight of the KL per latent dimension, in nats; reached linearly over `beta_warmup_rounds`.
         num_mixing_samples: K, extra draws of the mixing distribution in the bound.
@@ -165,6 +177,7 @@ class TrainingConfig:
     local_epochs: int = 2
     batch_size: int = 32
     learning_rate: float = 2e-3
+    generator_learning_rate_ratio: float = 1.0
     head_learning_rate: float = 1e-3
     final_learning_rate_ratio: float = 0.1
     weight_decay: float = 1e-4
@@ -179,6 +192,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _require_positive(self, "local_epochs", "batch_size", "learning_rate", "head_learning_rate")
         _require_positive(self, "num_train_samples", "gradient_clip_norm")
+        _require_positive(self, "generator_learning_rate_ratio")
         for name in ("weight_decay", "beta", "beta_warmup_rounds", "num_mixing_samples", "seed"):
             _require(self, name, lambda value: value >= 0, "0 or more")
         _require(self, "final_learning_rate_ratio", lambda value: 0 < value <= 1, "more than 0, at most 1")

@@ -1,8 +1,8 @@
 """The one place that says what a site shares and what is personal (METHOD.md section 4).
 
-Shared parameters leave the site: the generator, the global prompt m, its map R, log s, the shared head, and the
-statistics that standardise features. Personal parameters never do: the head residual. Everything else (the trunk)
-is frozen and is named by digest only.
+Shared parameters leave the site: the generator, the global prompt m, its map R, log s, the shared head (with one
+for each fold where it is cross-fitted), and the statistics that standardise features. Personal parameters never do:
+the head residual. Everything else (the trunk) is frozen and is named by digest only.
 
 Shared parameters form an affine space: a site sends `difference(after, before)`, and the coordinator adds the
 weighted mean of the differences to the same base. Statistics are float64, so that pooling them is exact enough for
@@ -30,6 +30,7 @@ _SHARED = {
     "prompt.map": "posterior.map",
     "posterior.log_scale": "posterior.log_scale",
     "head": "readout.head",
+    "folds": "readout.folds",
     "statistics.features": "feature_moments",
     "statistics.readout": "readout_moments",
 }

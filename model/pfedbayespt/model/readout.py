@@ -10,6 +10,7 @@ Rules:
    whether or not the site keeps a residual.
 3. Balanced softmax (Ren et al. 2020): a site with `label_shift` trains softmax(shared logits + log pi), pi its own
    class prior, so the shared head is free of any one site's prior; at prediction a caller may add its own.
+4. Where heads are cross-fitted (`cross_fitting.py`), there is a further shared head for each fold of the images.
 """
 
 import torch
@@ -50,17 +51,34 @@ class Moments(nn.Module):
 
 
 class ReadOut(nn.Module):
-    """The shared head, and the personal residual where the federation has one."""
+    """The shared head, those of the folds if it is cross-fitted, and the personal residual if there is one."""
 
-    def __init__(self, readout_dim: int, num_classes: int, *, personal_residual: bool) -> None:
+    def __init__(
+        self, readout_dim: int, num_classes: int, *, personal_residual: bool, cross_fit_folds: int = 0
+    ) -> None:
         super().__init__()
         self.head = zero_linear(readout_dim, num_classes)
+        self.folds = zero_linear(readout_dim, cross_fit_folds * num_classes) if cross_fit_folds else None
         self.residual = zero_linear(readout_dim, num_classes) if personal_residual else None
 
     def forward(self, readout: Float[Tensor, "*B R"]) -> Float[Tensor, "*B C"]:
         """Return the site's logits: the shared head's, and the residual's on top."""
         shared: Tensor = self.head(readout)
         return shared if self.residual is None else shared + self.residual(readout)
+
+    def held_out_logits(
+        self, readout: Float[Tensor, "B S R"], fold: Int[Tensor, " B"] | None
+    ) -> Float[Tensor, "B S C"]:
+        """Return the logits that prompts are trained on: of the head that has not seen an image's fold.
+
+        Without folds there is one head, which has seen them all.
+        """
+        if self.folds is None or fold is None:
+            logits: Tensor = self.head(readout)
+            return logits
+        every = functional.linear(readout, self.folds.weight.detach(), self.folds.bias.detach())
+        held_out: Tensor = every.view(*readout.shape[:2], -1, self.head.out_features)
+        return held_out.take_along_dim(fold[:, None, None, None], dim=2).squeeze(2)
 
     def residual_logits(self, readout: Float[Tensor, "*B R"]) -> Float[Tensor, "*B C"] | None:
         """Return logits that send gradient to the residual alone, or None where there is none."""

@@ -9,11 +9,12 @@ Rules:
    bytes (`checkpoint.py`). The optimiser starts afresh each round.
 2. The personal residual has its own loss, plain cross-entropy on top of the fixed shared logits, and its own
    gradient clip: it never changes what is shared.
-3. A step never waits for the accelerator; measures add up on the device and are read once per epoch.
+3. A head that is cross-fitted takes no step: it is fitted at the end of the round (`cross_fitting.py`).
+4. A step never waits for the accelerator; measures add up on the device and are read once per epoch.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from pfedbayespt.model.checkpoint import CheckpointError, capture, restore
 from pfedbayespt.model.classifier import PromptedClassifier
 from pfedbayespt.model.config import TrainingConfig
+from pfedbayespt.model.cross_fitting import fit_heads, folds_of
 from pfedbayespt.model.generator import dropout_mask
 from pfedbayespt.model.insertion import Context
 from pfedbayespt.model.objective import Divergence, beta_at, divergence, pull
@@ -128,12 +130,19 @@ def init(
 
 
 def update(
-    model: PromptedClassifier, state: State, context: Context, labels: Int[Tensor, " B"]
+    model: PromptedClassifier,
+    state: State,
+    context: Context,
+    labels: Int[Tensor, " B"],
+    fold: Int[Tensor, " B"] | None = None,
 ) -> dict[str, Tensor]:
-    """Take one step; return its measures by their names in RoundMetrics, means over images, on the device."""
+    """Take one step; return its measures by their names in RoundMetrics, means over images, on the device.
+
+    `fold`: of each image, where the head is cross-fitted.
+    """
     draw = _draw(model, state, context)
     readout = model.read_out(context, draw, mixed_precision=True)
-    logits = model.readout.head(readout)
+    logits = model.readout.held_out_logits(readout, fold)
     nll = cross_entropy(logits, labels, state.log_prior)
     kl = divergence(draw, state.config.gradient_estimator)
     loss, drift = _loss(model, state, nll, kl)
@@ -188,15 +197,19 @@ def train_round(
     """
     labels = _checked_labels(source, model.config.num_classes).to(model.device)
     state = init(model, labels, config, round_number=round_number, num_rounds=num_rounds, seed=seed)
+    num_folds = model.config.head.cross_fit_folds
+    folds = folds_of(labels, num_folds) if num_folds else None
     done = 0
     if checkpoint is not None:
         done, metrics = _resumed(model, state, checkpoint)
         if metrics.num_examples != len(labels):
             raise CheckpointError(f"it was trained on {metrics.num_examples} images, not on {len(labels)}")
     for epoch in range(done + 1, config.local_epochs + 1):
-        metrics = _run_epoch(model, state, source, labels)
+        metrics = _run_epoch(model, state, source, labels, folds)
         if not all(math.isfinite(value) for value in metrics.to_metrics().values()):
             raise TrainingDivergedError(epoch, metrics.to_metrics())
+        if folds is not None and epoch == config.local_epochs:
+            fit_heads(model, source, labels, folds)
         if on_checkpoint is not None:
             progress = {"epoch": epoch, **asdict(metrics)}
             on_checkpoint(capture(model, state.optimizer, state.generators, progress))
@@ -214,15 +227,19 @@ def _resumed(model: PromptedClassifier, state: State, checkpoint: bytes) -> tupl
 
 
 def _run_epoch(
-    model: PromptedClassifier, state: State, source: ContextSource, labels: Int[Tensor, " N"]
+    model: PromptedClassifier,
+    state: State,
+    source: ContextSource,
+    labels: Int[Tensor, " N"],
+    folds: Int[Tensor, " N"] | None,
 ) -> RoundMetrics:
     order = torch.randperm(len(labels), generator=state.order)
-    ordered_labels = labels[order.to(labels.device)]
     num_batches = math.ceil(len(labels) / state.config.batch_size)
-    batches = zip(order.tensor_split(num_batches), ordered_labels.tensor_split(num_batches), strict=True)
+    on_device = order.to(labels.device).tensor_split(num_batches)
     totals: dict[str, Tensor] = {}
-    for indices, batch_labels in batches:
-        measures = update(model, state, source.batch(indices), batch_labels)
+    for indices, there in zip(order.tensor_split(num_batches), on_device, strict=True):
+        fold = None if folds is None else folds[there]
+        measures = update(model, state, source.batch(indices), labels[there], fold)
         totals = {name: totals.get(name, 0) + len(indices) * value for name, value in measures.items()}
     means = (torch.stack(list(totals.values())).double() / len(labels)).tolist()
     return RoundMetrics(**dict(zip(totals, means, strict=True)), beta=state.beta, num_examples=len(labels))
@@ -301,20 +318,20 @@ def parameter_groups(
         config: the federation's training configuration.
         share: of the learning rates, from `learning_rate_share`.
     """
-    held = {"posterior.mean", "posterior.log_scale"}
-    posterior = {name: tensor for name, tensor in parameters.items() if name.startswith("posterior.")}
+    held = ("posterior.mean", "posterior.log_scale")
     rate = share * config.learning_rate
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [tensor for name, tensor in parameters.items() if name.startswith("readout.")],
-            "lr": share * config.head_learning_rate,
-        },
-        {"params": [tensor for name, tensor in posterior.items() if name not in held], "lr": rate},
-        {
-            "params": [tensor for name, tensor in posterior.items() if name in held],
-            "lr": rate,
-            "weight_decay": 0.0,
-        },
+    generator_rate = rate * config.generator_learning_rate_ratio
+    generator = [n for n in parameters if n.startswith("posterior.") and n not in held]
+    head = [n for n in parameters if n.startswith("readout.")]
+
+    def group(names: Iterable[str], rate: float, **options: float) -> dict[str, Any]:
+        return {"params": [parameters[n] for n in names if n in parameters], "lr": rate, **options}
+
+    groups = [
+        group(head, share * config.head_learning_rate),
+        group(generator, generator_rate),
+        group(held[:1], rate, weight_decay=0.0),
+        group(held[1:], generator_rate, weight_decay=0.0),
     ]
     return [group for group in groups if group["params"]]
 

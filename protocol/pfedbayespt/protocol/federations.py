@@ -33,12 +33,14 @@ class BackboneSpecification(Message):
 class InsertionSpecification(Message):
     """Where prompts act (METHOD.md section 3)."""
 
-    kind: Literal["twoway", "prefix", "hybrid"] = "prefix"
-    num_blocks: PositiveInt = Field(default=3, description="L: prompts act in the last L blocks.")
+    kind: Literal["twoway", "prefix", "hybrid", "midway"] = "prefix"
+    num_blocks: PositiveInt = Field(
+        default=3, description="L: prompts act in the last L blocks, `midway` in those up to `mid_block`."
+    )
     prompt_length: PositiveInt = Field(default=4, description="P: prompt tokens per prompted block.")
     deep: bool = Field(
         default=True,
-        description="`twoway`: fresh prompt tokens in each block (deep) or in the first (shallow).",
+        description="Where patches see prompts: fresh tokens in each block (deep) or in the first (shallow).",
     )
 
 
@@ -78,6 +80,24 @@ class HeadSpecification(Message):
     personal_residual: bool = Field(
         default=False, description="Add a zero-initialised head of the site's own, which never leaves it."
     )
+    cross_fit_folds: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0,
+        description="F. 0: the head is trained along with the prompts. 2 or more: sites fit heads in closed form "
+        "at the end of a round, and prompts are trained against the head that has not seen their image; an update "
+        "then has F + 1 heads. 1 is not allowed.",
+    )
+    ridge: PositiveFloat = Field(
+        default=0.05, description="lambda of a head in closed form, per number of the read-out."
+    )
+    logit_scale: PositiveFloat = Field(
+        default=20.0, description="From the outputs of the closed form to logits."
+    )
+
+    @model_validator(mode="after")
+    def _one_fold_is_none(self) -> Self:
+        if self.cross_fit_folds == 1:
+            raise ValueError("cross_fit_folds is 1: no image would be held out; allowed: 0, or 2 to 16")
+        return self
 
 
 class TrainingSpecification(Message):
@@ -85,7 +105,11 @@ class TrainingSpecification(Message):
 
     local_epochs: PositiveInt = 2
     batch_size: PositiveInt = 32
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: PositiveFloat = Field(default=2e-3, description="Of the shared prompt m.")
+    generator_learning_rate_ratio: PositiveFloat = Field(
+        default=1.0,
+        description="Learning rate of the generator, its map and the scale, relative to that of m.",
+    )
     head_learning_rate: PositiveFloat = 1e-3
     final_learning_rate_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.1,
@@ -202,6 +226,15 @@ class FederationSpecification(Message):
     training: TrainingSpecification = TrainingSpecification()
     rounds: RoundPolicy = RoundPolicy()
     calibration: CalibrationPolicy = CalibrationPolicy()
+
+    @model_validator(mode="after")
+    def _heads_in_closed_form_are_averaged(self) -> Self:
+        if self.head.cross_fit_folds and self.rounds.aggregation.rule != "weighted_mean":
+            raise ValueError(
+                f"head.cross_fit_folds goes with aggregation weighted_mean, not {self.rounds.aggregation.rule}: "
+                "a head in closed form is no step that an optimiser could follow"
+            )
+        return self
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:

@@ -1,19 +1,21 @@
-"""Where prompts act in the frozen trunk: one interface, three ways (`base.py`)."""
+"""Where prompts act in the frozen trunk: one interface, four ways (`base.py`)."""
 
 from pfedbayespt.model.backbone import Backbone
 from pfedbayespt.model.config import HeadConfig, InsertionConfig
 from pfedbayespt.model.insertion.base import Insertion, InsertionError
 from pfedbayespt.model.insertion.context import Context, concatenate
 from pfedbayespt.model.insertion.hybrid import HybridInsertion
+from pfedbayespt.model.insertion.midway import MidwayInsertion
 from pfedbayespt.model.insertion.prefix import PrefixInsertion
 from pfedbayespt.model.insertion.twoway import TwoWayInsertion
 
 __all__ = ["Context", "Insertion", "InsertionError", "build_insertion", "concatenate"]
 
-_KINDS: dict[str, type[TwoWayInsertion | PrefixInsertion | HybridInsertion]] = {
+_KINDS: dict[str, type[TwoWayInsertion | PrefixInsertion | HybridInsertion | MidwayInsertion]] = {
     "twoway": TwoWayInsertion,
     "prefix": PrefixInsertion,
     "hybrid": HybridInsertion,
+    "midway": MidwayInsertion,
 }
 
 

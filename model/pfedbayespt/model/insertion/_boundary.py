@@ -35,7 +35,29 @@ def num_steering_tokens(config: InsertionConfig) -> int:
     return config.prompt_length * (config.num_blocks if config.deep else 1)
 
 
-class BoundaryInsertion(Insertion):
+class VisitedInsertion(Insertion):
+    """An insertion whose L blocks are visited by prompts that patches see."""
+
+    def _run_prompted(
+        self, tokens: Float[Tensor, "b N d"], prompts: Float[Tensor, "B T d"]
+    ) -> Iterator[BlockRun]:
+        """Yield the run of each prompted block; shallow prompts stay behind the tokens to the end.
+
+        With S rows of prompts per row of tokens (B = b S) the runs have B rows.
+        """
+        blocks = self.backbone.blocks[self._first : self._first + self.config.num_blocks]
+        visitors: Sequence[Tensor | None] = [None] * self.config.num_blocks
+        if self.config.deep:
+            visitors = prompts.chunk(self.config.num_blocks, dim=1)
+        else:
+            tokens = torch.cat([repeat_rows(tokens, len(prompts) // len(tokens)), prompts], dim=1)
+        for block, visiting in zip(blocks, visitors, strict=True):
+            run = run_block(block, tokens, visiting)
+            tokens = run.tokens
+            yield run
+
+
+class BoundaryInsertion(VisitedInsertion):
     """An insertion that keeps the boundary state and runs the last blocks itself."""
 
     context_type = BoundaryContext
@@ -53,21 +75,3 @@ class BoundaryInsertion(Insertion):
         held = self._restore(context, BoundaryContext)
         final = self.backbone.blocks[self._first :](held.tokens)
         return torch.cat([self._pool(self.backbone.final_norm(final)), held.mid], dim=1)
-
-    def _run_prompted(
-        self, tokens: Float[Tensor, "b N d"], prompts: Float[Tensor, "B T d"]
-    ) -> Iterator[BlockRun]:
-        """Yield the run of each prompted block; shallow prompts stay behind the tokens to the end.
-
-        With S rows of prompts per row of tokens (B = b S) the runs have B rows.
-        """
-        blocks = self.backbone.blocks[self._first :]
-        visitors: Sequence[Tensor | None] = [None] * self.config.num_blocks
-        if self.config.deep:
-            visitors = prompts.chunk(self.config.num_blocks, dim=1)
-        else:
-            tokens = torch.cat([repeat_rows(tokens, len(prompts) // len(tokens)), prompts], dim=1)
-        for block, visiting in zip(blocks, visitors, strict=True):
-            run = run_block(block, tokens, visiting)
-            tokens = run.tokens
-            yield run

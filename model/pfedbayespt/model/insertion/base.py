@@ -1,4 +1,4 @@
-"""What the three insertions have in common: the interface, the frozen pass, the features and the read-out.
+"""What the insertions have in common: the interface, the frozen pass, the features and the read-out.
 
     context   = encode(images)                      once per image, frozen, no gradient
     readout_s = decode(context, prompt_s, mean)     once per posterior sample
@@ -9,8 +9,9 @@
                              after `mid_block` blocks
 
 The cells tell the head what is where; the middle of the trunk still knows it, and a mean over the image does not
-(docs/adr/0003-read-what-is-where.md). The mid-block part is frozen for every insertion, even where prompts act
-before it: the read-out then holds the linear probe's input, and it is computed once per image.
+(docs/adr/0003-read-what-is-where.md). The mid-block part is frozen, even where prompts act before it: the read-out
+then holds the linear probe's input, and it is computed once per image. `midway` does the opposite: its mid-block
+part is the prompted one, and the rest is frozen.
 """
 
 from abc import ABC, abstractmethod

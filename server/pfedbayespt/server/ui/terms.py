@@ -135,6 +135,7 @@ GROUPS: Final = (
                 "prefix",
                 "twoway",
                 "hybrid",
+                "midway",
             ),
             _line("insertion.num_blocks", "Prompted blocks", "The last so many blocks of the backbone."),
             _line("insertion.prompt_length", "Prompt tokens", "In each prompted block."),

@@ -1,0 +1,137 @@
+"""Heads in closed form, cross-fitted: prompts are trained against a head that has not seen their image.
+
+A site deals its images to F folds. After training it fits, for every fold f and once for all images,
+
+    (W_f, b_f) = s argmin sum_{i: fold(i) != f} w_i |y_i - 1/C - W z_i - b|^2 + lambda R (|W|^2 + |b|^2)
+
+over the standardised read-outs z_i in R^R under the central prompt, y_i one-hot. The coordinator's mean over sites
+is the next round's W_f, and -log softmax(W_{fold(i)} z_i + b_{fold(i)})_{y_i} trains prompts and generator. A head
+that is trained along with the prompts fits the training images long before the prompts have learned anything, and
+then there is no gradient left; this loss is one on images that the head has not seen (docs/adr/0004).
+
+Rules:
+1. w_i = 1, or with `label_shift` so that every class of the site weighs the same, mean 1.
+2. Of a class that a site has no images of it says nothing: that row of the head stays what it was.
+3. Within a round all heads stay what the round began with; they are fitted once, at its end.
+
+Source: cross-fitting as in Chernozhukov et al., "Double/debiased machine learning", 2018; the ridge regression on
+one-hot labels as in Fani et al. (Fed3R), ICML 2024. To train prompts so is this project's choice.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from pfedbayespt.model.classifier import PromptedClassifier
+from pfedbayespt.model.config import HeadConfig
+from pfedbayespt.model.sources import ContextSource
+
+_CHUNK = 32
+
+
+def folds_of(labels: Int[Tensor, " N"], num_folds: int) -> Int[Tensor, " N"]:
+    """Return each image's fold: the images of each class are dealt in turn, so folds have all classes alike."""
+    order = labels.argsort(stable=True)
+    folds = torch.empty_like(labels)
+    folds[order] = torch.arange(len(labels), device=labels.device) % num_folds
+    return folds
+
+
+def class_weights(targets: Float[Tensor, "N C"]) -> Float[Tensor, " N"]:
+    """Return weights of mean 1 under which every class that occurs weighs the same."""
+    per_class = targets.sum(0)
+    return len(targets) / (per_class > 0).sum() / (targets @ per_class)
+
+
+def ridge_regression(
+    inputs: Float[Tensor, "N R"],
+    targets: Float[Tensor, "N C"],
+    weights: Float[Tensor, " N"],
+    ridge: float,
+) -> tuple[Float[Tensor, "C R"], Float[Tensor, " C"]]:
+    """Return W and b of the weighted ridge regression, solved in float64 in the smaller of the two spaces.
+
+    Args:
+        inputs: z.
+        targets: y.
+        weights: w.
+        ridge: what is added to the diagonal, for b as well.
+    """
+    root = weights.double().sqrt()[:, None]
+    rows = torch.cat([inputs.double(), inputs.new_ones(len(inputs), 1).double()], 1) * root
+    wanted = targets.double() * root
+    if len(rows) < rows.shape[1]:
+        solved = rows.T @ torch.linalg.solve(_plus_ridge(rows @ rows.T, ridge), wanted)
+    else:
+        solved = torch.linalg.solve(_plus_ridge(rows.T @ rows, ridge), rows.T @ wanted)
+    solution = solved.T.to(inputs.dtype)
+    return solution[:, :-1], solution[:, -1]
+
+
+@torch.no_grad()
+def fit_heads(
+    model: PromptedClassifier, source: ContextSource, labels: Int[Tensor, " N"], folds: Int[Tensor, " N"]
+) -> None:
+    """Set the model's head to that of all images, and the head of each fold to that of the others' images."""
+    readout = _central_readouts(model, source)
+    before = {name: parameter.detach().clone() for name, parameter in model.readout.named_parameters()}
+    for name, fitted in fitted_heads(model.config.head, readout, labels, folds, before).items():
+        model.readout.get_parameter(name).copy_(fitted)
+
+
+def fitted_heads(
+    config: HeadConfig,
+    readout: Float[Tensor, "N R"],
+    labels: Int[Tensor, " N"],
+    folds: Int[Tensor, " N"],
+    before: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Return `head.weight`, `head.bias`, `folds.weight` and `folds.bias` as one site fits them.
+
+    Args:
+        config: with folds.
+        readout: standardised.
+        labels: of the same images.
+        folds: of the same images.
+        before: these parameters at the start of the round.
+    """
+    head = _fit(config, readout, labels, (before["head.weight"], before["head.bias"]))
+    old = (before[f"folds.{part}"].chunk(config.cross_fit_folds) for part in ("weight", "bias"))
+    others = [
+        _fit(config, readout[folds != index], labels[folds != index], pair)
+        for index, pair in enumerate(zip(*old, strict=True))
+    ]
+    weights, biases = (torch.cat(parts) for parts in zip(*others, strict=True))
+    return {"head.weight": head[0], "head.bias": head[1], "folds.weight": weights, "folds.bias": biases}
+
+
+def _central_readouts(model: PromptedClassifier, source: ContextSource) -> Float[Tensor, "N R"]:
+    """Return the standardised read-out of every image under its central prompt."""
+    readouts = []
+    for indices in torch.split(torch.arange(len(source)), _CHUNK):
+        context = source.batch(indices)
+        noise = model.posterior.mean.new_zeros(len(indices), 1, model.posterior.noise_width)
+        readouts.append(model.read_out(context, model.draw(context, noise))[:, 0])
+    return torch.cat(readouts)
+
+
+def _fit(
+    config: HeadConfig, readout: Float[Tensor, "N R"], labels: Int[Tensor, " N"], before: tuple[Tensor, ...]
+) -> tuple[Float[Tensor, "C R"], Float[Tensor, " C"]]:
+    """Return the head in closed form over these images; of classes without any, the rows of `before`."""
+    weight, bias = before
+    targets = one_hot(labels, len(bias)).to(readout.dtype)
+    weights = class_weights(targets) if config.label_shift else torch.ones_like(readout[:, 0])
+    solved = ridge_regression(readout, targets - 1 / len(bias), weights, config.ridge * readout.shape[1])
+    seen = targets.any(0)
+    return (
+        torch.where(seen[:, None], config.logit_scale * solved[0], weight),
+        torch.where(seen, config.logit_scale * solved[1], bias),
+    )
+
+
+def _plus_ridge(gram: Float[Tensor, "M M"], ridge: float) -> Float[Tensor, "M M"]:
+    return gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

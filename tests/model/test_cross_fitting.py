@@ -1,0 +1,164 @@
+"""Heads in closed form, and prompts that are trained against a head that has not seen their image."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pfedbayespt.model.classifier import build_classifier
+from pfedbayespt.model.config import (
+    ConfigError,
+    HeadConfig,
+    InsertionConfig,
+    ModelConfig,
+    PosteriorConfig,
+    TrainingConfig,
+)
+from pfedbayespt.model.cross_fitting import class_weights, fitted_heads, folds_of, ridge_regression
+from pfedbayespt.model.parameters import difference, load_shared_parameters, shared_parameters
+from pfedbayespt.model.sources import InMemoryContexts
+from pfedbayespt.model.training import train_round
+
+C, F = 3, 2
+HEAD = HeadConfig(mid_block=3, grid_size=1, cross_fit_folds=F)
+CONFIG = ModelConfig(
+    C, InsertionConfig("midway", 2, 2), PosteriorConfig(latent_dim=4, noise_dim=3, hidden_dim=8), HEAD
+)
+TRAINING = TrainingConfig(local_epochs=2, batch_size=8, num_mixing_samples=2, learning_rate=1e-2)
+
+
+def normal(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def site(backbone) -> InMemoryContexts:
+    insertion = build_classifier(CONFIG, backbone, torch.Generator()).insertion
+    return InMemoryContexts.encode(insertion, [normal(24, 3, 48, 48, seed=0)], torch.arange(24) % C)
+
+
+def untrained(backbone):
+    return build_classifier(CONFIG, backbone, torch.Generator().manual_seed(0))
+
+
+def after_round(model, site, number, **options):
+    train_round(model, site, replace(TRAINING, **options), round_number=number, num_rounds=None, seed=1)
+    return model
+
+
+def heads(size, seed=3):
+    """Heads of a read-out of `size` numbers, for 3 classes and 2 folds."""
+    shapes = {
+        "head.weight": (C, size),
+        "head.bias": (C,),
+        "folds.weight": (F * C, size),
+        "folds.bias": (F * C,),
+    }
+    return {name: normal(*shape, seed=seed) for name, shape in shapes.items()}
+
+
+def test_every_class_is_dealt_to_all_folds_alike():
+    labels = torch.tensor([2, 0, 0, 1, 2, 0, 1, 0, 2, 2, 1, 1])
+    folds = folds_of(labels, 4)
+    for label in range(3):
+        assert sorted(folds[labels == label].tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("num_images", [5, 40])
+def test_a_ridge_regression_solves_its_normal_equations_in_either_space(num_images):
+    inputs, targets, weights = (
+        normal(num_images, 8),
+        normal(num_images, 3, seed=2),
+        normal(num_images).square(),
+    )
+    weight, bias = ridge_regression(inputs, targets, weights, ridge=2.0)
+    error = targets - inputs @ weight.T - bias
+    torch.testing.assert_close((weights[:, None] * error).T @ inputs, 2 * weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close((weights[:, None] * error).sum(0), 2 * bias, rtol=1e-3, atol=1e-4)
+
+
+def test_under_class_weights_every_class_that_occurs_weighs_the_same():
+    labels = torch.tensor([0, 0, 0, 2])
+    weights = class_weights(torch.nn.functional.one_hot(labels, 3).float())
+    torch.testing.assert_close(weights, torch.tensor([2 / 3, 2 / 3, 2 / 3, 2.0]))
+
+
+@pytest.mark.parametrize("label_shift", [False, True])
+def test_the_head_of_a_fold_is_that_of_the_other_images_alone(label_shift):
+    readout, labels = normal(20, 6), torch.arange(20) % C
+    folds, config = folds_of(labels, F), replace(HEAD, label_shift=label_shift)
+    before = heads(6)
+    fitted = fitted_heads(config, readout, labels, folds, before)
+    for fold in range(F):
+        others = folds != fold
+        alone = fitted_heads(config, readout[others], labels[others], folds[others], before)
+        torch.testing.assert_close(fitted["folds.weight"].chunk(F)[fold], alone["head.weight"])
+        torch.testing.assert_close(fitted["folds.bias"].chunk(F)[fold], alone["head.bias"])
+    assert not torch.allclose(*fitted["folds.weight"].chunk(F))
+
+
+def test_of_a_class_without_images_a_site_says_nothing():
+    readout, labels = normal(20, 6), torch.arange(20) % 2
+    before = heads(6)
+    fitted = fitted_heads(HEAD, readout, labels, folds_of(labels, F), before)
+    for name, value in fitted.items():
+        absent = torch.arange(len(value)) % C == 2
+        torch.testing.assert_close(value[absent], before[name][absent])
+        assert not torch.isclose(value[~absent], before[name][~absent]).any()
+
+
+def test_the_first_round_fits_heads_and_the_next_trains_prompts_against_them(backbone, site):
+    start = shared_parameters(untrained(backbone))
+    model = after_round(untrained(backbone), site, 1, beta=0.0, weight_decay=0.0)
+    first = shared_parameters(model)
+    assert not difference(first, start)["prompt.mean"].any()
+    assert all(difference(first, start)[name].any() for name in ("head.weight", "folds.weight"))
+    after_round(model, site, 2)
+    assert difference(shared_parameters(model), first)["prompt.mean"].any()
+
+
+def test_within_a_round_prompts_do_not_depend_on_what_the_head_for_all_images_was(backbone, site):
+    trained = []
+    for head in (0.0, 1.0):
+        model = after_round(untrained(backbone), site, 1)
+        with torch.no_grad():
+            model.readout.head.weight.fill_(head)
+        trained.append(shared_parameters(after_round(model, site, 2)))
+    for name in trained[0]:
+        assert trained[0][name].tobytes() == trained[1][name].tobytes()
+
+
+def test_an_image_moves_the_prompt_through_the_head_of_its_own_fold_alone(backbone, site):
+    model = after_round(untrained(backbone), site, 1)
+    fold = folds_of(site.labels, F)[:1]
+    readout = normal(1, 1, model.insertion.readout_dim)
+    logits = model.readout.held_out_logits(readout, fold)
+    with torch.no_grad():
+        for other in range(F):
+            if other != fold:
+                model.readout.folds.weight.chunk(F)[other].zero_()
+    assert torch.equal(model.readout.held_out_logits(readout, fold), logits)
+    with torch.no_grad():
+        model.readout.folds.weight.chunk(F)[int(fold)].zero_()
+    assert not torch.equal(model.readout.held_out_logits(readout, fold), logits)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_round_that_goes_on_from_a_checkpoint_fits_the_same_heads(backbone, site, epoch):
+    base = shared_parameters(after_round(untrained(backbone), site, 1))
+    kept = []
+
+    def trained(**options):
+        model = untrained(backbone)
+        load_shared_parameters(model, base)
+        train_round(model, site, TRAINING, round_number=2, num_rounds=None, seed=1, **options)
+        return shared_parameters(model)
+
+    undisturbed = trained(on_checkpoint=kept.append)
+    resumed = trained(checkpoint=kept[epoch - 1])
+    assert all(undisturbed[name].tobytes() == resumed[name].tobytes() for name in undisturbed)
+
+
+def test_one_fold_holds_nothing_out():
+    with pytest.raises(ConfigError, match="cross_fit_folds is 1; allowed: 0, or 2 or more"):
+        HeadConfig(cross_fit_folds=1)
