@@ -63,10 +63,11 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
 def write_overall(plans: Iterable[str], file: Path) -> None:
     """Write one table from the CSV files beside it: every method under every plan, and mean ranks.
 
-    Ranks are over the plans, among the methods that all of them have, without the controls.
+    Ranks are over the plans, among the methods that all of them have, without the controls. One plan alone has no
+    such table beside its own.
     """
     means = {plan: _means(csv_file) for plan in plans if (csv_file := file.with_name(f"{plan}.csv")).exists()}
-    if not means:
+    if len(means) < 2:
         return
     common = set.intersection(*(set(rows) for rows in means.values())) - set(CONTROLS)
     accuracy, nll = (_mean_ranks(means, common, m, sign) for m, sign in (("accuracy", -1), ("nll", 1)))

@@ -118,6 +118,7 @@ class HeadConfig:
         cross_fit_folds: F; 0: the head is trained along with the prompts. 2 or more: heads are fitted in closed
             form at the end of a round, and prompts are trained against the one that has not seen their image.
         ridge: lambda of a head in closed form, per number of the read-out.
+        carry_over: kappa, the share of the federation's head that a site's is held to; 0: it is fitted afresh.
         logit_scale: from the regression's outputs to logits.
     """
 
@@ -126,13 +127,15 @@ class HeadConfig:
     label_shift: bool = False
     personal_residual: bool = False
     cross_fit_folds: int = 0
-    ridge: float = 0.05
-    logit_scale: float = 20.0
+    ridge: float = 0.3
+    carry_over: float = 0.95
+    logit_scale: float = 12.0
 
     def __post_init__(self) -> None:
         if self.mid_block is not None:
             _require_positive(self, "mid_block")
         _require_positive(self, "grid_size", "ridge", "logit_scale")
+        _require(self, "carry_over", lambda value: 0 <= value <= 1, "0 to 1")
         _require(self, "cross_fit_folds", lambda value: value == 0 or value >= 2, "0, or 2 or more")
 
 

@@ -2,17 +2,20 @@
 
 A site deals its images to F folds. After training it fits, for every fold f and once for all images,
 
-    (W_f, b_f) = s argmin sum_{i: fold(i) != f} w_i |y_i - 1/C - W z_i - b|^2 + lambda R (|W|^2 + |b|^2)
+    s (W_f, b_f),   (W_f, b_f) = argmin sum_{i: fold(i) != f} w_i |y_i - 1/C - W z_i - b|^2
+                                        + lambda R (|W - kappa W_f^0|^2 + |b - kappa b_f^0|^2)
 
-over the standardised read-outs z_i in R^R under the central prompt, y_i one-hot. The coordinator's mean over sites
-is the next round's W_f, and -log softmax(W_{fold(i)} z_i + b_{fold(i)})_{y_i} trains prompts and generator. A head
-that is trained along with the prompts fits the training images long before the prompts have learned anything, and
-then there is no gradient left; this loss is one on images that the head has not seen (docs/adr/0004).
+over the standardised read-outs z_i in R^R under the central prompt, y_i one-hot, W_f^0 and b_f^0 those that the
+round began with: the posterior mean of a Gaussian model whose prior is centred on the federation's head. The
+coordinator's mean over sites is the next round's, so from round to round it nears the head of all sites' images.
+
+-log softmax(W_{fold(i)} z_i + b_{fold(i)})_{y_i} trains prompts and generator. A head that is trained along with
+the prompts fits the training images long before the prompts have learned anything, and then no gradient is left;
+this loss is one on images that the head has not seen (docs/adr/0004).
 
 Rules:
 1. w_i = 1, or with `label_shift` so that every class of the site weighs the same, mean 1.
-2. Of a class that a site has no images of it says nothing: that row of the head stays what it was.
-3. Within a round all heads stay what the round began with; they are fitted once, at its end.
+2. Within a round all heads stay what the round began with; they are fitted once, at its end.
 
 Source: cross-fitting as in Chernozhukov et al., "Double/debiased machine learning", 2018; the ridge regression on
 one-hot labels as in Fani et al. (Fed3R), ICML 2024. To train prompts so is this project's choice.
@@ -23,7 +26,7 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import linear, one_hot
 
 from pfedbayespt.model.classifier import PromptedClassifier
 from pfedbayespt.model.config import HeadConfig
@@ -121,16 +124,14 @@ def _central_readouts(model: PromptedClassifier, source: ContextSource) -> Float
 def _fit(
     config: HeadConfig, readout: Float[Tensor, "N R"], labels: Int[Tensor, " N"], before: tuple[Tensor, ...]
 ) -> tuple[Float[Tensor, "C R"], Float[Tensor, " C"]]:
-    """Return the head in closed form over these images; of classes without any, the rows of `before`."""
-    weight, bias = before
-    targets = one_hot(labels, len(bias)).to(readout.dtype)
+    """Return the head in closed form over these images, near `before`."""
+    centre = [config.carry_over / config.logit_scale * part for part in before]
+    targets = one_hot(labels, len(centre[1])).to(readout.dtype)
     weights = class_weights(targets) if config.label_shift else torch.ones_like(readout[:, 0])
-    solved = ridge_regression(readout, targets - 1 / len(bias), weights, config.ridge * readout.shape[1])
-    seen = targets.any(0)
-    return (
-        torch.where(seen[:, None], config.logit_scale * solved[0], weight),
-        torch.where(seen, config.logit_scale * solved[1], bias),
-    )
+    missed = targets - 1 / targets.shape[1] - linear(readout, *centre)
+    change = ridge_regression(readout, missed, weights, config.ridge * readout.shape[1])
+    weight, bias = (config.logit_scale * (old + new) for old, new in zip(centre, change, strict=True))
+    return weight, bias
 
 
 def _plus_ridge(gram: Float[Tensor, "M M"], ridge: float) -> Float[Tensor, "M M"]:

@@ -87,10 +87,14 @@ class HeadSpecification(Message):
         "then has F + 1 heads. 1 is not allowed.",
     )
     ridge: PositiveFloat = Field(
-        default=0.05, description="lambda of a head in closed form, per number of the read-out."
+        default=0.3, description="lambda of a head in closed form, per number of the read-out."
+    )
+    carry_over: UnitShare = Field(
+        default=0.95,
+        description="kappa: lambda holds a site's head to this share of the federation's; 0: it is fitted afresh.",
     )
     logit_scale: PositiveFloat = Field(
-        default=20.0, description="From the outputs of the closed form to logits."
+        default=12.0, description="From the outputs of the closed form to logits."
     )
 
     @model_validator(mode="after")
