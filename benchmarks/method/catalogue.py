@@ -97,28 +97,28 @@ METHODS: dict[str, Method] = {
     "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True, closed_form=True),
     "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True, closed_form=True),
     OURS: Method(posterior=_SEMI_IMPLICIT, head=_CROSS_FITTED, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
-    "ours, one prompt for all": _control(
-        posterior={"family": "shared"}, refitted="ours, one prompt for all + refit"
+    "ours with one prompt for all": _control(
+        posterior={"family": "shared"}, refitted="ours with one prompt for all + refit"
     ),
-    "ours, deterministic": _control(posterior=_DETERMINISTIC, refitted="ours, deterministic + refit"),
-    "ours, deterministic + dropout": _control(posterior=_DETERMINISTIC | {"dropout": 0.3}),
-    "ours, Gaussian": _control(posterior={"family": "gaussian"}),
-    "ours, K = 0": _control(training={"num_mixing_samples": 0}),
-    "ours, beta = 0": _control(training={"beta": 0.0}),
-    "ours, style": _control(condition=conditions.style),
-    "ours, head trained along": Method(
-        posterior=_SEMI_IMPLICIT, refitted="ours, head trained along + refit", like="FedAvg-VPT"
+    "ours with no noise": _control(posterior=_DETERMINISTIC, refitted="ours with no noise + refit"),
+    "ours with dropout for noise": _control(posterior=_DETERMINISTIC | {"dropout": 0.3}),
+    "ours with explicit noise alone": _control(posterior={"family": "gaussian"}),
+    "ours with K = 0": _control(training={"num_mixing_samples": 0}),
+    "ours with beta = 0": _control(training={"beta": 0.0}),
+    "ours reading style": _control(condition=conditions.style),
+    "ours with its head trained along": Method(
+        posterior=_SEMI_IMPLICIT, refitted="ours with its head trained along + refit", like="FedAvg-VPT"
     ),
 }
 ABLATIONS = (
-    "ours, deterministic + dropout",
-    "ours, Gaussian",
-    "ours, K = 0",
-    "ours, beta = 0",
-    "ours, style",
-    "ours, head trained along",
+    "ours with dropout for noise",
+    "ours with explicit noise alone",
+    "ours with K = 0",
+    "ours with beta = 0",
+    "ours reading style",
+    "ours with its head trained along",
 )
-_CONTROL_RUNS = ("ours, one prompt for all", "ours, deterministic", *ABLATIONS)
+_CONTROL_RUNS = ("ours with one prompt for all", "ours with no noise", *ABLATIONS)
 CONTROLS = (
     *_CONTROL_RUNS,
     *(name for run in _CONTROL_RUNS if (name := METHODS[run].refitted) is not None),
@@ -132,8 +132,8 @@ PROMPTS = (
     "pFedPG",
     "pFedPG with shared head",
     OURS,
-    "ours, one prompt for all",
-    "ours, deterministic",
+    "ours with one prompt for all",
+    "ours with no noise",
     "FedProx",
     "pFedBayes",
     "local",

@@ -17,7 +17,7 @@ _RIVALS = ("FedAvg-VPT", "probe")
 def draw_plots(runs: Runs, plan: str, domain_names: tuple[str, ...], out: Path) -> None:
     """Write `<out>/<plan>.png` with four panels, and `<out>/<plan>-ablations.png` where controls were run."""
     figure, axes = pyplot.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
-    shown = [name for name in (OURS, *_RIVALS, "ours, one prompt for all") if name in runs]
+    shown = [name for name in (OURS, *_RIVALS, "ours with one prompt for all") if name in runs]
     _domains(axes[0, 0], runs, shown, domain_names)
     _reliability(axes[0, 1], runs, shown)
     _risk(axes[1, 0], runs, shown)

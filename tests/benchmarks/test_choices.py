@@ -37,8 +37,8 @@ def test_all_candidates_meet_the_first_deal_and_the_best_of_them_the_others():
     assert ranked(tries)[0] == CHOICES[-1]
 
 
-@pytest.mark.parametrize("name", ["Fed3R", "probe", "pFedBayesPT", "ours, deterministic"])
+@pytest.mark.parametrize("name", ["Fed3R", "probe", "pFedBayesPT", "ours with no noise"])
 def test_no_candidate_is_tried_twice(name):
     assert len(set(candidates(name))) == len(candidates(name))
-    assert bool(candidates(name)) == (name != "ours, deterministic")
+    assert bool(candidates(name)) == (name != "ours with no noise")
     assert len(set(CANDIDATES)) == len(CANDIDATES)

@@ -16,3 +16,7 @@ def test_controls_are_rows_where_they_are_asked_for():
 
 def test_every_method_that_is_run_by_default_is_in_the_catalogue():
     assert set(PROMPTS) <= set(METHODS)
+
+
+def test_every_method_can_be_named_on_the_command_line():
+    assert not [name for name in METHODS if "," in name]

@@ -23,7 +23,7 @@ def tries(encoded, tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "PROMPT_CANDIDATES", (ONLY,))
     monkeypatch.setattr(run, "MID_BLOCK", encoded.insertion.mid_block)
     file = tmp_path / "tuning.csv"
-    tune.tune(encoded, PLAN, ["pFedBayesPT", "ours, deterministic"], file)
+    tune.tune(encoded, PLAN, ["pFedBayesPT", "ours with no noise"], file)
     return file
 
 
@@ -49,8 +49,8 @@ def test_a_tuning_goes_on_where_it_was_stopped(encoded, tries):
 def test_a_control_has_the_rates_of_the_method_and_the_head_fitted_anew_has_its_own(encoded, tries, tmp_path):
     chosen = read_choices(tries)["small"]
     kept = tmp_path / "runs"
-    run.run_all(encoded, PLAN, ["ours, deterministic"], range(1), kept, chosen, controls=False)
-    result = json.loads((kept / "small" / METHODS["ours, deterministic"].refitted / "0.json").read_text())
+    run.run_all(encoded, PLAN, ["ours with no noise"], range(1), kept, chosen, controls=False)
+    result = json.loads((kept / "small" / METHODS["ours with no noise"].refitted / "0.json").read_text())
     assert Choice(**result["choice"]) == chosen["pFedBayesPT"]
     assert Choice(**result["refit"]) == chosen["pFedBayesPT + refit"]
 
