@@ -38,6 +38,15 @@ def num_steering_tokens(config: InsertionConfig) -> int:
 class VisitedInsertion(Insertion):
     """An insertion whose L blocks are visited by prompts that patches see."""
 
+    def _prompted_tokens(
+        self, tokens: Float[Tensor, "b N d"], prompts: Float[Tensor, "b S D"]
+    ) -> Float[Tensor, "B N d"]:
+        """Return each sample's tokens after the prompted blocks, without shallow prompts."""
+        prompted = tokens
+        for run in self._run_prompted(tokens, prompts.reshape(-1, self.num_tokens, self.token_width)):
+            prompted = run.tokens
+        return prompted[:, : tokens.shape[1]]
+
     def _run_prompted(
         self, tokens: Float[Tensor, "b N d"], prompts: Float[Tensor, "B T d"]
     ) -> Iterator[BlockRun]:

@@ -70,10 +70,7 @@ class MidwayInsertion(VisitedInsertion):
         """Run each sample's sequence up to the middle block."""
         held = self._restore(context, MidwayContext)
         num_samples = prompts.shape[1]
-        tokens = held.tokens
-        for run in self._run_prompted(tokens, prompts.reshape(-1, self.num_tokens, self.token_width)):
-            tokens = run.tokens
-        surveyed = self._survey(tokens[:, : held.tokens.shape[1]])  # without shallow prompts
+        surveyed = self._survey(self._prompted_tokens(held.tokens, prompts))
         final = held.final.unsqueeze(1).expand(-1, num_samples, -1)
         return torch.cat([final, surveyed.view(-1, num_samples, surveyed.shape[1])], dim=2)
 

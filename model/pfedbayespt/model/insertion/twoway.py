@@ -33,9 +33,6 @@ class TwoWayInsertion(BoundaryInsertion):
         """Run each sample's sequence; its class token and patch mean are the prompted ones."""
         held = self._restore(context, BoundaryContext)
         num_samples = prompts.shape[1]
-        tokens = held.tokens
-        for run in self._run_prompted(tokens, prompts.reshape(-1, self.num_tokens, self.token_width)):
-            tokens = run.tokens
-        final = self.backbone.final_norm(tokens[:, : held.tokens.shape[1]])  # without shallow prompts
+        final = self.backbone.final_norm(self._prompted_tokens(held.tokens, prompts))
         prompted = self._pool(final).view(-1, num_samples, self.feature_dim)
         return torch.cat([prompted, held.mid.unsqueeze(1).expand(-1, num_samples, -1)], dim=2)
