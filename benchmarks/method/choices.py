@@ -39,11 +39,12 @@ DEALS = (100, 101)
 
 NUM_FINALISTS = 2
 QUICK_CHOICE = Choice(5e-3, 2e-3, 4)
-CANDIDATES = tuple(Choice(rate, head_rate) for rate in (5e-3, 2e-2) for head_rate in (4e-4, 1e-3))
+_PROMPT_RATES, _HEAD_RATES = (5e-3, 2e-2), (4e-4, 1e-3)
+CANDIDATES = tuple(Choice(rate, head_rate) for rate in _PROMPT_RATES for head_rate in _HEAD_RATES)
 HEAD_CANDIDATES = tuple(
-    Choice(head_learning_rate=rate, num_rounds=rounds) for rate in (4e-4, 1e-3) for rounds in (10, 20)
+    Choice(head_learning_rate=rate, num_rounds=rounds) for rate in _HEAD_RATES for rounds in (10, 20)
 )
-PROMPT_CANDIDATES = tuple(Choice(rate) for rate in (5e-3, 2e-2))
+PROMPT_CANDIDATES = tuple(Choice(rate) for rate in _PROMPT_RATES)
 """Of a method whose head takes no steps."""
 
 RIDGE_CANDIDATES = tuple(

@@ -2,8 +2,8 @@
 
 Rules:
     1. Every method of a plan has the plan's data, sites, trunk, insertion, read-out, head options and epochs.
-    2. Learning rates and rounds are tuned once for each data set, under F2, and not setting by setting; but anew
-       for sites of another size, which need other numbers of rounds.
+    2. What is tuned is tuned once for each data set, under F2, and not setting by setting; but anew for sites of
+       another size.
 """
 
 from dataclasses import dataclass, field, replace
