@@ -70,6 +70,8 @@ def test_a_form_left_alone_agrees_on_what_the_messages_default_to() -> None:
         ("specification.backbone.mean", "0.5, 0.5", "missing"),
         ("specification.training.local_epochs", "two", "Give a whole number."),
         ("specification.training.learning_rate", "", "Fill this in."),
+        ("specification.head.cross_fit_folds", "1", "no image would be held out"),
+        ("specification.head.grid_size", "17", "less than or equal to 16"),
         ("specification.rounds.min_sites_to_start", "1", "below quorum 2"),
         ("specification.rounds.cohort_size", "1", "below quorum 2"),
         ("specification.rounds.max_accuracy_drop", "1.5", "less than or equal to 1"),
@@ -85,6 +87,18 @@ def test_a_fault_stands_beside_its_field_and_what_was_typed_stays(
     assert f'aria-describedby="{key}-hint {key}-fault" aria-invalid="true"' in answer.text
     assert f'value="{DIGEST}"' in answer.text or key.endswith("digest")
     assert (f'value="{text}"' in answer.text) or (f">{text}</textarea>" in answer.text)
+
+
+def test_a_head_in_closed_form_and_a_server_optimiser_are_a_fault_of_the_folds(
+    coordinator: Coordinator,
+) -> None:
+    typed = {
+        "specification__head__cross_fit_folds": "4",
+        "specification__rounds__aggregation__rule": "fedadam",
+    }
+    faults = faults_in(send(browser_of(coordinator), "review", **typed).text)
+    assert list(faults) == ["specification.head.cross_fit_folds"]
+    assert "weighted_mean, not fedadam" in faults["specification.head.cross_fit_folds"]
 
 
 def test_every_fault_is_said_at_once(coordinator: Coordinator) -> None:

@@ -131,13 +131,15 @@ GROUPS: Final = (
             _choice(
                 "insertion.kind",
                 "Where prompts act",
-                "prefix: as keys and values of the last blocks.",
+                "prefix: as keys and values of the last blocks. midway: as tokens of those up to the middle one.",
                 "prefix",
                 "twoway",
                 "hybrid",
                 "midway",
             ),
-            _line("insertion.num_blocks", "Prompted blocks", "The last so many blocks of the backbone."),
+            _line(
+                "insertion.num_blocks", "Prompted blocks", "So many: the last, or the last up to the middle."
+            ),
             _line("insertion.prompt_length", "Prompt tokens", "In each prompted block."),
             _choice(
                 "posterior.family",
@@ -148,6 +150,31 @@ GROUPS: Final = (
                 "deterministic",
                 "shared",
             ),
+            _line(
+                "posterior.prompt_scale",
+                "Spread of prompts",
+                "Relative to the prompt's own scale, at the start.",
+            ),
+        ),
+    ),
+    Group(
+        "Head",
+        "What turns the backbone's features into classes.",
+        (
+            _line("head.grid_size", "Cells a side", "1 to 16: the head reads the middle block cell by cell."),
+            _choice(
+                "head.label_shift",
+                "Sites differ in their labels",
+                "yes: each site's class prior is taken out of the head, and put back into its own answers.",
+                "no",
+                "yes",
+            ),
+            _line(
+                "head.cross_fit_folds",
+                "Folds",
+                "0: the head learns along with the prompts. 2 to 16: prompts learn from heads that have not seen "
+                "their image; 4 with midway is what wins where the backbone does not know the images.",
+            ),
         ),
     ),
     Group(
@@ -156,7 +183,12 @@ GROUPS: Final = (
         (
             _line("training.local_epochs", "Epochs", "Passes over the site's own images."),
             _line("training.batch_size", "Batch size", "Images a step."),
-            _line("training.learning_rate", "Learning rate", "Of the prompt generator."),
+            _line("training.learning_rate", "Learning rate", "Of the shared prompt."),
+            _line(
+                "training.generator_learning_rate_ratio",
+                "Rate of the generator",
+                "Relative to the shared prompt's.",
+            ),
             _line("training.head_learning_rate", "Learning rate of the head", "Of the read-out."),
             _line("training.beta", "Weight of the KL", "Per latent dimension, in nats."),
         ),
