@@ -21,7 +21,7 @@ from torch.func import functional_call, vmap
 
 from pfedbayespt.model.classifier import PromptedClassifier, build_classifier
 from pfedbayespt.model.config import ModelConfig, TrainingConfig
-from pfedbayespt.model.cross_fitting import fitted_heads, folds_of
+from pfedbayespt.model.cross_fitting import class_frequencies, fitted_heads, folds_of
 from pfedbayespt.model.generator import dropout_mask
 from pfedbayespt.model.objective import beta_at, divergence, pull
 from pfedbayespt.model.readout import log_class_prior
@@ -305,6 +305,7 @@ class Fleet:
                 self.labels[mine],
                 self.folds[mine],
                 {n.removeprefix("readout."): p[site] for n, p in parameters.items() if is_head(n)},
+                self.model.class_frequencies,
             )
             for site, mine in enumerate(self.train_indices)
         ]
@@ -353,7 +354,7 @@ class Fleet:
             grad.mul_(factor.view(-1, *[1] * (grad.dim() - 1)))
 
     def _set_statistics(self) -> None:
-        """Pool the moments of the sites' training images, as the statistics round does."""
+        """Pool the moments and classes of the sites' training images, as the statistics round does."""
         mine = self.train_indices.flatten()
         for moments, values in (
             (self.model.feature_moments, self.encoded.context.features[mine]),
@@ -362,6 +363,8 @@ class Fleet:
             exact = values.double()
             moments.mean.copy_(exact.mean(0))
             moments.second_moment.copy_(exact.square().mean(0))
+        if self.model.class_frequencies is not None:
+            self.model.class_frequencies.copy_(class_frequencies(self.labels[mine], self.config.num_classes))
 
     def _folds(self) -> Tensor | None:
         """Return the fold of every image that a site trains on."""

@@ -37,8 +37,8 @@ def product_round(fleet, encoded, site, start):
 def build_from(fleet, encoded, start):
     """Return the product's model with the parameters and statistics that every site starts from."""
     model = build_classifier(fleet.config, encoded.backbone, torch.Generator().manual_seed(9))
-    model.feature_moments.load_state_dict(fleet.model.feature_moments.state_dict())
-    model.readout_moments.load_state_dict(fleet.model.readout_moments.state_dict())
+    statistics = {n: p for n, p in shared_parameters(fleet.model).items() if n.startswith("statistics.")}
+    load_shared_parameters(model, shared_parameters(model) | statistics)
     model.posterior.load_state_dict(part(start, "posterior.", 0))
     model.readout.load_state_dict(part(start, "readout.", 0))
     return model
@@ -108,8 +108,9 @@ def test_the_simulated_average_is_what_the_coordinator_makes_of_the_sites_update
         torch.testing.assert_close(simulated[name], value.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_statistics_of_the_simulation_are_the_mean_of_what_sites_gather(encoded):
-    fleet = make_fleet(encoded)
+@pytest.mark.parametrize("options", [{}, {"cross_fit_folds": 2, "label_shift": True}], ids=str)
+def test_statistics_of_the_simulation_are_the_mean_of_what_sites_gather(encoded, options):
+    fleet = make_fleet(encoded, **options)
     sources = [InMemoryContexts(encoded.context.select(m), fleet.labels[m]) for m in fleet.train_indices]
     gathered = [gather_statistics(fleet.model, source) for source in sources]
     simulated = shared_parameters(fleet.model)

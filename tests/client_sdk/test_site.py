@@ -94,10 +94,12 @@ def test_a_cross_fitted_federation_trains_without_a_step_of_the_head(
     coordinator: Coordinator, images: Path, tmp_path: Path
 ) -> None:
     """Heads are the mean of what sites fit in closed form, so the server publishes heads that nobody trained."""
-    head = {"cross_fit_folds": 3, "mid_block": 4}
+    head = {"cross_fit_folds": 3, "mid_block": 4, "label_shift": True}
     coordinator.found(insertion={"kind": "midway", "num_blocks": 2}, head=head, num_rounds=3)
-    sites = [coordinator.enrol(tmp_path / name, name) for name in ("clinic-a", "clinic-b")]
-    run_together(*(lambda site=site: site.run(images / "train", images / "held-out") for site in sites))
+    more_circles = draw_images(draw_images(tmp_path / "more", 8, seed=5), 8, seed=6, classes=CLASSES[:1])
+    folders = {"clinic-a": images / "train", "clinic-b": more_circles}
+    sites = {name: coordinator.enrol(tmp_path / name, name) for name in folders}
+    run_together(*(lambda n=name: sites[n].run(folders[n], images / "held-out") for name in sites))
 
     newest, *_, second, _, initial = coordinator.admin.model_versions.list("shapes")
     accuracies = [report.evaluation.metrics["accuracy"] for report in newest.evaluations]
@@ -111,6 +113,11 @@ def test_a_cross_fitted_federation_trains_without_a_step_of_the_head(
     last = contents[newest.version_number]
     assert last["folds.weight"].shape == (3 * len(CLASSES), last["head.weight"].shape[1])
     assert not contents[0]["folds.weight"].any()
+    counts = np.array(
+        [sum(len(list((folder / c).iterdir())) for folder in folders.values()) for c in CLASSES]
+    )
+    np.testing.assert_allclose(last["statistics.classes"], counts / counts.sum())
+    assert counts[0] > counts[1]
     assert not np.array_equal(last["prompt.mean"], contents[second.version_number]["prompt.mean"])
 
 

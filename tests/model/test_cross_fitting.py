@@ -14,9 +14,15 @@ from pfedbayespt.model.config import (
     PosteriorConfig,
     TrainingConfig,
 )
-from pfedbayespt.model.cross_fitting import class_weights, fitted_heads, folds_of, ridge_regression
+from pfedbayespt.model.cross_fitting import (
+    class_frequencies,
+    class_weights,
+    fitted_heads,
+    folds_of,
+    ridge_regression,
+)
 from pfedbayespt.model.parameters import difference, load_shared_parameters, shared_parameters
-from pfedbayespt.model.sources import InMemoryContexts
+from pfedbayespt.model.sources import InMemoryContexts, gather_statistics
 from pfedbayespt.model.training import train_round
 
 C, F = 3, 2
@@ -81,30 +87,49 @@ def test_a_ridge_regression_solves_its_normal_equations_in_either_space(num_imag
     torch.testing.assert_close((weights[:, None] * error).sum(0), 2 * bias, rtol=1e-3, atol=1e-4)
 
 
-def test_under_class_weights_every_class_that_occurs_weighs_the_same():
-    labels = torch.tensor([0, 0, 0, 2])
-    weights = class_weights(torch.nn.functional.one_hot(labels, 3).float())
-    torch.testing.assert_close(weights, torch.tensor([2 / 3, 2 / 3, 2 / 3, 2.0]))
+def test_under_class_weights_every_class_weighs_the_same_over_all_sites():
+    sites = torch.tensor([0, 0, 0, 2]), torch.tensor([2, 2, 2, 4, 0, 0])
+    frequencies = class_frequencies(torch.cat(sites), 5)
+    weights = torch.cat([class_weights(labels, frequencies) for labels in sites])
+    labels = torch.cat(sites)
+    assert weights.mean() == pytest.approx(1)
+    for label in (0, 2, 4):
+        assert weights[labels == label].sum() == pytest.approx(len(labels) / 3)
 
 
-@pytest.mark.parametrize("label_shift", [False, True])
-def test_the_head_of_a_fold_is_that_of_the_other_images_alone(label_shift):
+def test_a_class_that_came_after_the_statistics_weighs_as_the_rarest():
+    frequencies = torch.tensor([0.75, 0.25, 0.0], dtype=torch.float64)
+    weights = class_weights(torch.tensor([0, 1, 2]), frequencies)
+    assert weights.tolist() == pytest.approx([0.5 / 0.75, 2, 2])
+
+
+@pytest.mark.parametrize("frequencies", [None, torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)])
+def test_the_head_of_a_fold_is_that_of_the_other_images_alone(frequencies):
     readout, labels = normal(20, 6), torch.arange(20) % C
-    folds, config = folds_of(labels, F), replace(HEAD, label_shift=label_shift)
+    folds = folds_of(labels, F)
     before = heads(6)
-    fitted = fitted_heads(config, readout, labels, folds, before)
+    fitted = fitted_heads(HEAD, readout, labels, folds, before, frequencies)
     for fold in range(F):
         others = folds != fold
         its_own = {f"head.{part}": before[f"folds.{part}"].chunk(F)[fold] for part in ("weight", "bias")}
-        alone = fitted_heads(config, readout[others], labels[others], folds[others], before | its_own)
+        images = readout[others], labels[others], folds[others]
+        alone = fitted_heads(HEAD, *images, before | its_own, frequencies)
         torch.testing.assert_close(fitted["folds.weight"].chunk(F)[fold], alone["head.weight"])
         torch.testing.assert_close(fitted["folds.bias"].chunk(F)[fold], alone["head.bias"])
     assert not torch.allclose(*fitted["folds.weight"].chunk(F))
 
 
+def test_frequencies_change_what_a_head_is_fitted_to():
+    readout, labels, before = normal(20, 6), torch.arange(20) % C, heads(6)
+    folds, skewed = folds_of(labels, F), torch.tensor([0.8, 0.1, 0.1], dtype=torch.float64)
+    alike = class_frequencies(labels, C)
+    fitted = [fitted_heads(HEAD, readout, labels, folds, before, by)["head.weight"] for by in (alike, skewed)]
+    assert not torch.allclose(*fitted, rtol=1e-2)
+
+
 def test_a_head_that_is_fitted_afresh_is_the_ridge_regression_in_logits():
     readout, labels = normal(20, 6), torch.arange(20) % C
-    config = replace(HEAD, carry_over=0.0, ridge=0.5, logit_scale=7.0)
+    config = replace(HEAD, carry_over=0.0, relaxation=1.0, ridge=0.5, logit_scale=7.0)
     fitted = fitted_heads(config, readout, labels, folds_of(labels, F), heads(6))
     targets = torch.nn.functional.one_hot(labels, C).float() - 1 / C
     weight, bias = ridge_regression(readout, targets, torch.ones(20), ridge=0.5 * 6)
@@ -120,21 +145,58 @@ def test_a_firm_prior_holds_a_head_to_the_federations():
         torch.testing.assert_close(value, 0.9 * before[name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("skewed", [False, True])
-def test_from_round_to_round_the_mean_of_the_sites_nears_the_head_of_all_their_images(skewed):
+def test_relaxation_steps_beyond_the_closed_form():
+    readout, labels, before = normal(20, 6), torch.arange(20) % C, heads(6)
+    there, beyond = (
+        fitted_heads(
+            replace(HEAD, carry_over=1.0, relaxation=omega), readout, labels, folds_of(labels, F), before
+        )
+        for omega in (1.0, 1.5)
+    )
+    for name, value in beyond.items():
+        torch.testing.assert_close(
+            value - before[name], 1.5 * (there[name] - before[name]), rtol=1e-4, atol=1e-5
+        )
+
+
+def distances_to_the_head_of_all(skewed: bool, relaxation: float, num_rounds: int) -> list[float]:
     """Eight images of forty numbers at each of four sites: none of them could learn the task alone."""
     truth = normal(C, 40, seed=4)
     images = normal(32, 40, seed=5)
     labels = (images @ truth.T).argmax(1)
     sites = labels.argsort().chunk(4) if skewed else torch.arange(32).chunk(4)
-    config = replace(HEAD, carry_over=1.0, ridge=0.05, logit_scale=1.0)
-    together = fitted_heads(config, images, labels, folds_of(labels, F), zeros(40))
+    config = replace(HEAD, carry_over=1.0, ridge=0.05, logit_scale=1.0, relaxation=relaxation)
+    plain = replace(config, relaxation=1.0)
+    together = fitted_heads(plain, images, labels, folds_of(labels, F), zeros(40))
     errors, mean = [], zeros(40)
-    for _ in range(12):
+    for _ in range(num_rounds):
         own = [fitted_heads(config, images[s], labels[s], folds_of(labels[s], F), mean) for s in sites]
         mean = {name: torch.stack([fitted[name] for fitted in own]).mean(0) for name in mean}
         errors.append((images @ (mean["head.weight"] - together["head.weight"]).T).norm().item())
-    assert errors[-1] < 0.35 * errors[0]
+    return errors
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_from_round_to_round_the_mean_of_the_sites_nears_the_head_of_all_their_images(skewed):
+    plain, relaxed = (distances_to_the_head_of_all(skewed, omega, 12) for omega in (1.0, 1.8))
+    assert plain[-1] < 0.35 * plain[0]
+    assert relaxed[3] < 0.8 * plain[3]
+
+
+def test_class_frequencies_are_kept_where_heads_in_closed_form_have_to_know_them(backbone, site):
+    config = replace(CONFIG, head=replace(HEAD, label_shift=True))
+    model = build_classifier(config, backbone, torch.Generator().manual_seed(0))
+    gathered = gather_statistics(model, site)
+    assert gathered["statistics.classes"].tolist() == pytest.approx([1 / 3] * 3)
+    assert shared_parameters(model).keys() >= gathered.keys()
+    assert "statistics.classes" not in gather_statistics(untrained(backbone), site)
+
+
+def test_a_site_that_lacks_a_class_says_so_in_its_statistics(backbone, site):
+    config = replace(CONFIG, head=replace(HEAD, label_shift=True))
+    model = build_classifier(config, backbone, torch.Generator().manual_seed(0))
+    few = InMemoryContexts(site.context.select(torch.tensor([0, 3, 1])), torch.tensor([0, 0, 1]))
+    assert gather_statistics(model, few)["statistics.classes"].tolist() == pytest.approx([2 / 3, 1 / 3, 0])
 
 
 def test_the_first_round_fits_heads_and_the_next_trains_prompts_against_them(backbone, site):
@@ -192,3 +254,9 @@ def test_a_round_that_goes_on_from_a_checkpoint_fits_the_same_heads(backbone, si
 def test_one_fold_holds_nothing_out():
     with pytest.raises(ConfigError, match="cross_fit_folds is 1; allowed: 0, or 2 or more"):
         HeadConfig(cross_fit_folds=1)
+
+
+@pytest.mark.parametrize("relaxation", [0.0, 2.0])
+def test_a_relaxation_that_stands_still_or_runs_away_is_refused(relaxation):
+    with pytest.raises(ConfigError, match="allowed: more than 0 and less than 2"):
+        HeadConfig(relaxation=relaxation)

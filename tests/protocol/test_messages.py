@@ -299,6 +299,20 @@ def test_heads_in_closed_form_are_averaged_and_nothing_else(rule: str) -> None:
         FederationSpecification.model_validate(described)
 
 
+def test_late_heads_do_not_step_beyond_their_closed_form() -> None:
+    backbone = {"architecture": "vit", "weights_digest": DIGEST, "image_size_pixels": 112}
+    described = {"classes": ["a", "b"], "backbone": backbone, "rounds": {"late_policy": "next_round"}}
+    for head in ({}, {"cross_fit_folds": 2, "relaxation": 1.0}):
+        assert (
+            FederationSpecification.model_validate(described | {"head": head}).rounds.late_policy
+            == "next_round"
+        )
+    with pytest.raises(
+        ValidationError, match=r"relaxation 1\.8 goes with late_policy drop, not next_round.*up to 1"
+    ):
+        FederationSpecification.model_validate(described | {"head": {"cross_fit_folds": 2}})
+
+
 def test_a_policy_under_which_no_round_could_close_is_refused() -> None:
     with pytest.raises(ValidationError, match="cohort_size 2 is below quorum 3"):
         RoundPolicy(cohort_size=2, quorum=3, min_sites_to_start=3)

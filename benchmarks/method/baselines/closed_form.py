@@ -12,25 +12,30 @@ same over all sites: what balanced softmax does in training. Elsewhere w = 1.
 import torch
 from choices import Choice
 from fleet import Fleet, Parameters
+from torch.nn.functional import one_hot
 
-from pfedbayespt.model.cross_fitting import class_weights, ridge_regression
+from pfedbayespt.model.cross_fitting import class_frequencies, class_weights, ridge_regression
 
 
 def fit_ridge(fleet: Fleet, choice: Choice) -> Parameters:
     """Return the ridge regression on one-hot labels; its outputs become logits by a tuned scale."""
-    readout, targets = _training_data(fleet)
-    return fleet.stack(fleet.initial | _ridge_head(fleet, readout, targets, choice))
+    labels = _training_labels(fleet)
+    readout = fleet.readouts(fleet.train_indices.flatten())
+    return fleet.stack(fleet.initial | _ridge_head(fleet, readout, labels, choice))
 
 
 def refit_ridge(fleet: Fleet, parameters: Parameters, readout: torch.Tensor, choice: Choice) -> Parameters:
     """Return trained parameters with the head of `fit_ridge` over `readout`, the sites' central ones [C, N, R]."""
-    _, targets = _training_data(fleet)
-    return parameters | fleet.stack(_ridge_head(fleet, readout.flatten(0, 1), targets, choice))
+    head = _ridge_head(fleet, readout.flatten(0, 1), _training_labels(fleet), choice)
+    return parameters | fleet.stack(head)
 
 
-def _ridge_head(fleet: Fleet, readout: torch.Tensor, targets: torch.Tensor, choice: Choice) -> Parameters:
-    weights = torch.ones(len(targets)) if fleet.log_prior is None else class_weights(targets)
-    weight, bias = ridge_regression(readout, targets, weights, choice.ridge)
+def _ridge_head(fleet: Fleet, readout: torch.Tensor, labels: torch.Tensor, choice: Choice) -> Parameters:
+    num_classes = fleet.config.num_classes
+    weights = torch.ones(len(labels))
+    if fleet.config.head.label_shift:
+        weights = class_weights(labels, class_frequencies(labels, num_classes))
+    weight, bias = ridge_regression(readout, one_hot(labels, num_classes).float(), weights, choice.ridge)
     return {
         "readout.head.weight": weight * choice.logit_scale,
         "readout.head.bias": bias * choice.logit_scale,
@@ -39,7 +44,8 @@ def _ridge_head(fleet: Fleet, readout: torch.Tensor, targets: torch.Tensor, choi
 
 def fit_class_means(fleet: Fleet, choice: Choice) -> Parameters:
     """Return the nearest class mean in the cosine sense."""
-    readout, targets = _training_data(fleet)
+    readout = fleet.readouts(fleet.train_indices.flatten())
+    targets = one_hot(_training_labels(fleet), fleet.config.num_classes).float()
     means = targets.T @ readout / targets.sum(0)[:, None].clamp_min(1)
     weights = (
         means / means.norm(dim=1, keepdim=True).clamp_min(1e-6) * choice.logit_scale / readout.shape[1] ** 0.5
@@ -49,7 +55,5 @@ def fit_class_means(fleet: Fleet, choice: Choice) -> Parameters:
     )
 
 
-def _training_data(fleet: Fleet) -> tuple[torch.Tensor, torch.Tensor]:
-    indices = fleet.train_indices.flatten()
-    targets = torch.nn.functional.one_hot(fleet.labels[indices], fleet.config.num_classes).float()
-    return fleet.readouts(indices), targets
+def _training_labels(fleet: Fleet) -> torch.Tensor:
+    return fleet.labels[fleet.train_indices.flatten()]

@@ -24,12 +24,15 @@ class PromptedClassifier(nn.Module):
     `parameters.py` says which of its parameters are shared and which are personal; the trunk's are neither.
     """
 
+    class_frequencies: Tensor | None
+
     def __init__(self, config: ModelConfig, insertion: Insertion, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.insertion = insertion
         self.feature_moments = Moments(insertion.feature_dim)
         self.readout_moments = Moments(insertion.readout_dim)
+        self._register_class_frequencies()
         self.posterior = PromptPosterior(
             config.posterior,
             feature_dim=insertion.feature_dim,
@@ -45,6 +48,13 @@ class PromptedClassifier(nn.Module):
             cross_fit_folds=config.head.cross_fit_folds,
         )
         self.to(insertion.prompt_scale().device)
+
+    def _register_class_frequencies(self) -> None:
+        """Keep the shares of the classes over all sites' images, where heads in closed form have to know them."""
+        head, size = self.config.head, self.config.num_classes
+        known = head.label_shift and head.cross_fit_folds > 0
+        alike = torch.full((size,), 1 / size, dtype=torch.float64) if known else None
+        self.register_buffer("class_frequencies", alike)
 
     @property
     def device(self) -> torch.device:

@@ -119,6 +119,7 @@ class HeadConfig:
             form at the end of a round, and prompts are trained against the one that has not seen their image.
         ridge: lambda of a head in closed form, per number of the read-out.
         carry_over: kappa, the share of the federation's head that a site's is held to; 0: it is fitted afresh.
+        relaxation: omega, how far a site's head moves towards the closed form; 1: to it, more: beyond it.
         logit_scale: from the regression's outputs to logits.
     """
 
@@ -127,8 +128,9 @@ class HeadConfig:
     label_shift: bool = False
     personal_residual: bool = False
     cross_fit_folds: int = 0
-    ridge: float = 0.3
-    carry_over: float = 0.95
+    ridge: float = 3.0
+    carry_over: float = 0.99
+    relaxation: float = 1.8
     logit_scale: float = 12.0
 
     def __post_init__(self) -> None:
@@ -136,6 +138,7 @@ class HeadConfig:
             _require_positive(self, "mid_block")
         _require_positive(self, "grid_size", "ridge", "logit_scale")
         _require(self, "carry_over", lambda value: 0 <= value <= 1, "0 to 1")
+        _require(self, "relaxation", lambda value: 0 < value < 2, "more than 0 and less than 2")
         _require(self, "cross_fit_folds", lambda value: value == 0 or value >= 2, "0, or 2 or more")
 
 

@@ -2,23 +2,26 @@
 
 A site deals its images to F folds. After training it fits, for every fold f and once for all images,
 
-    s (W_f, b_f),   (W_f, b_f) = argmin sum_{i: fold(i) != f} w_i |y_i - 1/C - W z_i - b|^2
-                                        + lambda R (|W - kappa W_f^0|^2 + |b - kappa b_f^0|^2)
+    V_f = argmin sum_{i: fold(i) != f} w_i |y_i - 1/C - V z_i|^2 + lambda R |V - kappa W_f|^2
+    W_f' = kappa W_f + omega (V_f - kappa W_f)
 
-over the standardised read-outs z_i in R^R under the central prompt, y_i one-hot, W_f^0 and b_f^0 those that the
-round began with: the posterior mean of a Gaussian model whose prior is centred on the federation's head. The
-coordinator's mean over sites is the next round's, so from round to round it nears the head of all sites' images.
+over the standardised read-outs z_i in R^R, with a one for the bias, under the central prompt, y_i one-hot, W_f what
+the round began with. V_f is the posterior mean of a Gaussian model whose prior is centred on the federation's head,
+and omega in (0, 2) steps beyond it. Logits are s W z. The coordinator's mean over sites is the next round's, so
+round by round it nears the head of all sites' images; omega is above 1 since every site sees other directions than
+the rest, and a mean of steps that are right for one site each is too short for all.
 
 -log softmax(W_{fold(i)} z_i + b_{fold(i)})_{y_i} trains prompts and generator. A head that is trained along with
 the prompts fits the training images long before the prompts have learned anything, and then no gradient is left;
 this loss is one on images that the head has not seen (docs/adr/0004).
 
 Rules:
-1. w_i = 1, or with `label_shift` so that every class of the site weighs the same, mean 1.
+1. w_i = 1, or with `label_shift` so that every class weighs the same over all sites' images, their mean being 1.
 2. Within a round all heads stay what the round began with; they are fitted once, at its end.
 
 Source: cross-fitting as in Chernozhukov et al., "Double/debiased machine learning", 2018; the ridge regression on
-one-hot labels as in Fani et al. (Fed3R), ICML 2024. To train prompts so is this project's choice.
+one-hot labels as in Fani et al. (Fed3R), ICML 2024; the relaxed mean of the parts' solutions as in Cimmino's method
+(Censor and Zenios, "Parallel Optimization", 1997). To train prompts so is this project's choice.
 """
 
 from collections.abc import Mapping
@@ -43,10 +46,19 @@ def folds_of(labels: Int[Tensor, " N"], num_folds: int) -> Int[Tensor, " N"]:
     return folds
 
 
-def class_weights(targets: Float[Tensor, "N C"]) -> Float[Tensor, " N"]:
-    """Return weights of mean 1 under which every class that occurs weighs the same."""
-    per_class = targets.sum(0)
-    return len(targets) / (per_class > 0).sum() / (targets @ per_class)
+def class_frequencies(labels: Int[Tensor, " N"], num_classes: int) -> Float[Tensor, " C"]:
+    """Return the share of each class, in float64."""
+    return torch.bincount(labels, minlength=num_classes).double() / len(labels)
+
+
+def class_weights(labels: Int[Tensor, " N"], frequencies: Float[Tensor, " C"]) -> Float[Tensor, " N"]:
+    """Return weights under which every class weighs the same where it has these frequencies; their mean is 1 there.
+
+    A class that has none counts as the rarest that has some.
+    """
+    occurring = frequencies > 0
+    rarest = frequencies[occurring].min()
+    return 1 / (occurring.sum() * frequencies.clamp_min(rarest)[labels])
 
 
 def ridge_regression(
@@ -81,7 +93,8 @@ def fit_heads(
     """Set the model's head to that of all images, and the head of each fold to that of the others' images."""
     readout = _central_readouts(model, source)
     before = {name: parameter.detach().clone() for name, parameter in model.readout.named_parameters()}
-    for name, fitted in fitted_heads(model.config.head, readout, labels, folds, before).items():
+    fitted_by_name = fitted_heads(model.config.head, readout, labels, folds, before, model.class_frequencies)
+    for name, fitted in fitted_by_name.items():
         model.readout.get_parameter(name).copy_(fitted)
 
 
@@ -91,6 +104,7 @@ def fitted_heads(
     labels: Int[Tensor, " N"],
     folds: Int[Tensor, " N"],
     before: Mapping[str, Tensor],
+    frequencies: Float[Tensor, " C"] | None = None,
 ) -> dict[str, Tensor]:
     """Return `head.weight`, `head.bias`, `folds.weight` and `folds.bias` as one site fits them.
 
@@ -100,15 +114,24 @@ def fitted_heads(
         labels: of the same images.
         folds: of the same images.
         before: these parameters at the start of the round.
+        frequencies: of the classes over all sites' images, if every class is to weigh the same.
     """
-    head = _fit(config, readout, labels, (before["head.weight"], before["head.bias"]))
+    weights = torch.ones_like(readout[:, 0]) if frequencies is None else class_weights(labels, frequencies)
+    head = _fit(config, readout, labels, weights, (before["head.weight"], before["head.bias"]))
     old = (before[f"folds.{part}"].chunk(config.cross_fit_folds) for part in ("weight", "bias"))
     others = [
-        _fit(config, readout[folds != index], labels[folds != index], pair)
-        for index, pair in enumerate(zip(*old, strict=True))
+        _fit(config, readout[kept], labels[kept], weights[kept], pair)
+        for pair, kept in zip(
+            zip(*old, strict=True), map(folds.ne, range(config.cross_fit_folds)), strict=True
+        )
     ]
-    weights, biases = (torch.cat(parts) for parts in zip(*others, strict=True))
-    return {"head.weight": head[0], "head.bias": head[1], "folds.weight": weights, "folds.bias": biases}
+    fold_weights, fold_biases = (torch.cat(parts) for parts in zip(*others, strict=True))
+    return {
+        "head.weight": head[0],
+        "head.bias": head[1],
+        "folds.weight": fold_weights,
+        "folds.bias": fold_biases,
+    }
 
 
 def _central_readouts(model: PromptedClassifier, source: ContextSource) -> Float[Tensor, "N R"]:
@@ -122,15 +145,20 @@ def _central_readouts(model: PromptedClassifier, source: ContextSource) -> Float
 
 
 def _fit(
-    config: HeadConfig, readout: Float[Tensor, "N R"], labels: Int[Tensor, " N"], before: tuple[Tensor, ...]
+    config: HeadConfig,
+    readout: Float[Tensor, "N R"],
+    labels: Int[Tensor, " N"],
+    weights: Float[Tensor, " N"],
+    before: tuple[Tensor, ...],
 ) -> tuple[Float[Tensor, "C R"], Float[Tensor, " C"]]:
-    """Return the head in closed form over these images, near `before`."""
+    """Return `before`, moved towards the closed form over these images and beyond it."""
     centre = [config.carry_over / config.logit_scale * part for part in before]
     targets = one_hot(labels, len(centre[1])).to(readout.dtype)
-    weights = class_weights(targets) if config.label_shift else torch.ones_like(readout[:, 0])
     missed = targets - 1 / targets.shape[1] - linear(readout, *centre)
     change = ridge_regression(readout, missed, weights, config.ridge * readout.shape[1])
-    weight, bias = (config.logit_scale * (old + new) for old, new in zip(centre, change, strict=True))
+    weight, bias = (
+        config.logit_scale * (old + config.relaxation * new) for old, new in zip(centre, change, strict=True)
+    )
     return weight, bias
 
 

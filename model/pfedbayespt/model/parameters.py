@@ -33,6 +33,7 @@ _SHARED = {
     "folds": "readout.folds",
     "statistics.features": "feature_moments",
     "statistics.readout": "readout_moments",
+    "statistics.classes": "class_frequencies",
 }
 _PERSONAL = {"residual": "readout.residual"}
 

@@ -71,6 +71,8 @@ class InMemoryContexts:
 def gather_statistics(model: PromptedClassifier, source: ContextSource) -> dict[str, npt.NDArray[np.float64]]:
     """Return the moments of a site's frozen features, under the names that shared parameters use.
 
+    With them, where the model keeps them, the shares of the classes.
+
     Raises:
         ValueError: there are no images.
     """
@@ -80,6 +82,10 @@ def gather_statistics(model: PromptedClassifier, source: ContextSource) -> dict[
     for indices in torch.split(torch.arange(len(source)), _CHUNK):
         for name, value in _power_sums(model.insertion, source.batch(indices)):
             sums[name] = sums[name] + value if name in sums else value
+    if model.class_frequencies is not None:
+        sums["statistics.classes"] = torch.bincount(
+            source.labels, minlength=model.config.num_classes
+        ).double()
     return {name: (total / len(source)).cpu().numpy() for name, total in sums.items()}
 
 

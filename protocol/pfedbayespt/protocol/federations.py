@@ -87,11 +87,16 @@ class HeadSpecification(Message):
         "then has F + 1 heads. 1 is not allowed.",
     )
     ridge: PositiveFloat = Field(
-        default=0.3, description="lambda of a head in closed form, per number of the read-out."
+        default=3.0, description="lambda of a head in closed form, per number of the read-out."
     )
     carry_over: UnitShare = Field(
-        default=0.95,
+        default=0.99,
         description="kappa: lambda holds a site's head to this share of the federation's; 0: it is fitted afresh.",
+    )
+    relaxation: Annotated[float, Field(gt=0.0, lt=2.0)] = Field(
+        default=1.8,
+        description="omega: how far a site's head moves towards its closed form, 1: to it. Beyond it the mean over "
+        "sites is sooner what all their images say; from 2 on it would run away.",
     )
     logit_scale: PositiveFloat = Field(
         default=12.0, description="From the outputs of the closed form to logits."
@@ -237,6 +242,12 @@ class FederationSpecification(Message):
             raise ValueError(
                 f"head.cross_fit_folds goes with aggregation weighted_mean, not {self.rounds.aggregation.rule}: "
                 "a head in closed form is no step that an optimiser could follow"
+            )
+        relaxation, late_policy = self.head.relaxation, self.rounds.late_policy
+        if self.head.cross_fit_folds and relaxation > 1 and late_policy != "drop":
+            raise ValueError(
+                f"head.relaxation {relaxation:g} goes with late_policy drop, not {late_policy}: "
+                "a late head steps from where the federation no longer is; allowed there: up to 1"
             )
         return self
 
