@@ -39,13 +39,22 @@ _HEADINGS = (
     "NLL, ours minus it [95 %]",
 )
 _POOLED = ("auroc_total", "auroc_epistemic", "aurc")
+_PAIRS = (
+    (OURS, "FedAvg-VPT"),
+    (OURS, "FedAvg-VPT + refit"),
+    (OURS, "Fed3R"),
+    (OURS, "ours with one prompt for all"),
+    (OURS_REFITTED, "FedAvg-VPT + refit"),
+    (OURS_REFITTED, "ours with one prompt for all + refit"),
+)
+"""What is compared at the unseen sites too, and refitted with refitted."""
 
 
 def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
     """Write `<out>/<plan>.csv` and `.md`; return the summary with our lead over the best rival."""
     _write_csv(out / f"{plan}.csv", runs)
     methods = {name: summarise(by_seed) for name, by_seed in sorted(runs.items())}
-    (out / f"{plan}.md").write_text("\n".join(_markdown(runs, methods)) + "\n")
+    (out / f"{plan}.md").write_text("\n".join([*_markdown(runs, methods), "", *_pairs(runs)]) + "\n")
     shown = {name: {m: row[m] for m in ("accuracy", "nll", "ece", "seeds")} for name, row in methods.items()}
     summary: dict[str, Any] = {"setting": plan, "methods": shown}
     rivals = [name for name in methods if name not in {OURS, OURS_REFITTED, *CONTROLS}]
@@ -66,13 +75,14 @@ def write_overall(plans: Iterable[str], file: Path) -> None:
     Ranks are over the plans, among the methods that all of them have, without the controls. One plan alone has no
     such table beside its own.
     """
-    means = {plan: _means(csv_file) for plan in plans if (csv_file := file.with_name(f"{plan}.csv")).exists()}
-    if len(means) < 2:
+    runs = {plan: _read_csv(table) for plan in plans if (table := file.with_name(f"{plan}.csv")).exists()}
+    if len(runs) < 2:
         return
+    means = {plan: _means(of) for plan, of in runs.items()}
     common = set.intersection(*(set(rows) for rows in means.values())) - set(CONTROLS)
     accuracy, nll = (_mean_ranks(means, common, m, sign) for m, sign in (("accuracy", -1), ("nll", 1)))
     lines = [
-        "Accuracy % / NLL, means over seeds and sites; mean ranks over these settings.",
+        "Accuracy % / NLL, means over seeds and sites; mean ranks over these settings. Controls have no rank.",
         "",
         f"| method | {' | '.join(means)} | rank, accuracy | rank, NLL |",
         f"|---|{'---:|' * (len(means) + 2)}",
@@ -82,7 +92,20 @@ def write_overall(plans: Iterable[str], file: Path) -> None:
         cells = [_cell(rows.get(name)) for rows in means.values()]
         ranks = [f"{of[name]:.1f}" if name in of else "" for of in (accuracy, nll)]
         lines.append(f"| {' | '.join([name, *cells, *ranks])} |")
-    file.write_text("\n".join(lines) + "\n")
+    file.write_text("\n".join([*lines, "", *_leads_by_setting(runs)]) + "\n")
+
+
+def _leads_by_setting(runs: Mapping[str, Runs]) -> list[str]:
+    """Return the table of pairs under every plan, at the sites."""
+    lines = [
+        "| setting | pair | accuracy, difference [95 %] (effect, p) | NLL, difference [95 %] |",
+        "|---|---|---:|---:|",
+    ]
+    for plan, of in runs.items():
+        for ours, other in _PAIRS:
+            if ours in of and other in of:
+                lines.append(f"| {plan} | {ours} minus {other} | {_difference(of, other, ours, 'sites')} |")
+    return lines
 
 
 def _mean_ranks(means: Mapping[str, Means], names: set[str], measure: str, sign: int) -> dict[str, float]:
@@ -97,24 +120,42 @@ def _cell(row: Mapping[str, float] | None) -> str:
     return "" if row is None else f"{100 * row['accuracy']:.1f} / {row['nll']:.3f}"
 
 
-def _means(file: Path) -> Means:
+def _means(runs: Runs) -> Means:
     """Return each method's mean measures over (seed, site)."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    return {
+        name: {
+            m: float(np.mean([[site[m] for site in run["sites"]] for run in of.values()])) for m in MEASURES
+        }
+        for name, of in runs.items()
+    }
+
+
+def _read_csv(file: Path) -> Runs:
+    """Return what `_write_csv` kept of the runs: the measures at the sites."""
+    runs: Runs = defaultdict(dict)
     for row in read_rows(file):
-        for measure in MEASURES:
-            values[row["method"]][measure].append(float(row[measure]))
-    return {name: {m: float(np.mean(v)) for m, v in of.items()} for name, of in values.items()}
+        run = runs[row["method"]].setdefault(int(row["seed"]), {"sites": []})
+        run["sites"].append({measure: float(row[measure]) for measure in MEASURES})
+    return dict(runs)
 
 
-def compare(runs: Runs, other: str, measure: str = "accuracy") -> dict[str, float]:
-    """Return our paired difference to another method over the seeds that both have."""
-    seeds = sorted(set(runs[OURS]) & set(runs[other]))
+def compare(
+    runs: Runs, other: str, measure: str = "accuracy", *, ours: str = OURS, at: str = "sites"
+) -> dict[str, float]:
+    """Return the paired difference of `ours` to another method over the seeds that both have.
+
+    Args:
+        runs: by method and seed.
+        other: what is subtracted.
+        measure: of a site.
+        ours: what it is subtracted from.
+        at: `sites` or `unseen`.
+    """
+    seeds = sorted(set(runs[ours]) & set(runs[other]))
     if not seeds:
         return dict.fromkeys(("mean", "low", "high", "effect", "p"), float("nan"))
-    ours, theirs = (
-        np.array([[s[measure] for s in runs[n][seed]["sites"]] for seed in seeds]) for n in (OURS, other)
-    )
-    return paired(ours, theirs)
+    one, two = (np.array([[s[measure] for s in runs[n][seed][at]] for seed in seeds]) for n in (ours, other))
+    return paired(one, two)
 
 
 def read_runs(folder: Path) -> Runs:
@@ -153,10 +194,31 @@ def _markdown(runs: Runs, methods: dict[str, dict[str, float]]) -> list[str]:
     return lines
 
 
+def _pairs(runs: Runs) -> list[str]:
+    """Return the table of pairs, of those whose both sides have run."""
+    lines = [
+        "| pair | where | accuracy, difference [95 %] (effect, p) | NLL, difference [95 %] |",
+        "|---|---|---:|---:|",
+    ]
+    for ours, other in _PAIRS:
+        if ours not in runs or other not in runs:
+            continue
+        lines.append(f"| {ours} minus {other} | sites | {_difference(runs, other, ours, 'sites')} |")
+        if all(run.get("unseen") for name in (ours, other) for run in runs[name].values()):
+            lines.append(
+                f"| {ours} minus {other} | unseen sites | {_difference(runs, other, ours, 'unseen')} |"
+            )
+    return lines
+
+
 def _leads(runs: Runs, name: str) -> str:
     if OURS not in runs or name == OURS:
         return "|"
-    a, n = compare(runs, name), compare(runs, name, "nll")
+    return _difference(runs, name, OURS, "sites")
+
+
+def _difference(runs: Runs, other: str, ours: str, at: str) -> str:
+    a, n = (compare(runs, other, measure, ours=ours, at=at) for measure in ("accuracy", "nll"))
     accuracy = f"{100 * a['mean']:+.1f} [{100 * a['low']:+.1f}, {100 * a['high']:+.1f}]"
     nll = f"{n['mean']:+.3f} [{n['low']:+.3f}, {n['high']:+.3f}]"
     return f"{accuracy} ({a['effect']:+.2f}, {a['p']:.3f}) | {nll}"

@@ -21,7 +21,8 @@ def run_of(method: str, accuracy: float, seed: int) -> dict:
         {"accuracy": accuracy + 0.01 * i, "nll": 2 - accuracy, "brier": 0.5, "ece": 0.1} for i in range(3)
     ]
     pooled = {"auroc_total": 0.7, "auroc_epistemic": 0.6, "aurc": 0.4}
-    return {"method": method, "seed": seed, "sites": sites, "pooled": pooled, "unseen": [{"accuracy": 0.2}]}
+    unseen = [{"accuracy": accuracy / 2, "nll": 3 - accuracy}]
+    return {"method": method, "seed": seed, "sites": sites, "pooled": pooled, "unseen": unseen}
 
 
 @pytest.fixture
@@ -43,11 +44,31 @@ def test_the_table_of_numbers_has_a_row_for_every_method_seed_and_site(runs, tmp
     assert len(list(csv.DictReader(lines))) == 5 * 5 * 3
 
 
+def test_pairs_are_compared_at_unseen_sites_too_and_refitted_with_refitted(runs, tmp_path):
+    runs |= {"FedAvg-VPT + refit": {s: run_of("FedAvg-VPT + refit", 0.42, s) for s in range(5)}}
+    write_tables(runs, "easy", tmp_path)
+    rows = (tmp_path / "easy.md").read_text().split("| pair |")[1].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[:2] for row in cells] == [
+        [f"{ours} minus {other}", where]
+        for ours, other in (
+            ("pFedBayesPT", "FedAvg-VPT"),
+            ("pFedBayesPT", "FedAvg-VPT + refit"),
+            ("pFedBayesPT + refit", "FedAvg-VPT + refit"),
+        )
+        for where in ("sites", "unseen sites")
+    ]
+    assert cells[0][2].startswith("+10.0 [+10.0, +10.0]")
+    assert cells[1][2].startswith("+5.0")
+    assert cells[4][3].startswith("-0.030")
+
+
 def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
     for plan in ("a", "b"):
         write_tables(runs, plan, tmp_path)
     write_overall(["a", "b", "not run yet"], tmp_path / "overall.md")
-    rows = [line for line in (tmp_path / "overall.md").read_text().splitlines() if line.startswith("| ")]
+    ranking, leads = (tmp_path / "overall.md").read_text().split("| setting |")
+    rows = [line for line in ranking.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert cells[0] == ["method", "a", "b", "rank, accuracy", "rank, NLL"]
     assert cells[1] == ["pFedBayesPT", "51.0 / 1.500", "51.0 / 1.500", "1.0", "1.0"]
@@ -59,6 +80,8 @@ def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
         "ours with no noise",
     ]
     assert cells[-1][-2:] == ["", ""]
+    assert "| a | pFedBayesPT minus FedAvg-VPT | +10.0 [+10.0, +10.0]" in leads
+    assert leads.count("| b |") == 1
 
 
 def test_one_plan_alone_has_no_table_of_all(runs, tmp_path):
@@ -70,7 +93,7 @@ def test_one_plan_alone_has_no_table_of_all(runs, tmp_path):
 def test_a_summary_knows_the_worst_site_and_the_unseen_ones(runs):
     row = summarise(runs["probe"])
     assert row["worst_site"] == pytest.approx(0.3)
-    assert row["unseen"] == pytest.approx(0.2)
+    assert row["unseen"] == pytest.approx(0.15)
     assert np.isnan(summarise({0: run_of("x", 0.1, 0) | {"unseen": []}})["unseen"])
 
 
