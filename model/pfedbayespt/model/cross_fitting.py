@@ -120,10 +120,8 @@ def fitted_heads(
     head = _fit(config, readout, labels, weights, (before["head.weight"], before["head.bias"]))
     old = (before[f"folds.{part}"].chunk(config.cross_fit_folds) for part in ("weight", "bias"))
     others = [
-        _fit(config, readout[kept], labels[kept], weights[kept], pair)
-        for pair, kept in zip(
-            zip(*old, strict=True), map(folds.ne, range(config.cross_fit_folds)), strict=True
-        )
+        _fit(config, readout[folds != fold], labels[folds != fold], weights[folds != fold], pair)
+        for fold, pair in enumerate(zip(*old, strict=True))
     ]
     fold_weights, fold_biases = (torch.cat(parts) for parts in zip(*others, strict=True))
     return {
