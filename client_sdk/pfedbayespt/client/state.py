@@ -74,7 +74,9 @@ class Progress(Message):
     last_round_id: str | None = None
     refused_round_id: str | None = Field(default=None, description="The last round that refused an update.")
     class_counts: tuple[int, ...] | None = Field(
-        default=None, description="Training images per class; they never leave this machine."
+        default=None,
+        description="Training images per class. They never leave this machine; their shares do where `label_shift` "
+        "and `cross_fit_folds` are agreed on.",
     )
     last_metrics: dict[str, float] = Field(default={}, description="Of the last training or evaluation.")
 

@@ -75,7 +75,8 @@ class HeadSpecification(Message):
     )
     label_shift: bool = Field(
         default=False,
-        description="Train with logits shifted by the site's log class prior (balanced softmax).",
+        description="Train with logits shifted by the site's log class prior (balanced softmax). With "
+        "`cross_fit_folds` sites also report the shares of their classes, in the statistics round.",
     )
     personal_residual: bool = Field(
         default=False, description="Add a zero-initialised head of the site's own, which never leaves it."
