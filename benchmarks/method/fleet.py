@@ -21,10 +21,11 @@ from torch.func import functional_call, vmap
 
 from pfedbayespt.model.classifier import PromptedClassifier, build_classifier
 from pfedbayespt.model.config import ModelConfig, TrainingConfig
-from pfedbayespt.model.cross_fitting import class_frequencies, fitted_heads, folds_of
+from pfedbayespt.model.cross_fitting import fitted_heads, folds_of
 from pfedbayespt.model.generator import dropout_mask
 from pfedbayespt.model.objective import beta_at, divergence, pull
 from pfedbayespt.model.readout import log_class_prior
+from pfedbayespt.model.sources import class_frequencies
 from pfedbayespt.model.training import learning_rate_share, parameter_groups
 
 Parameters = dict[str, Tensor]

@@ -48,6 +48,7 @@ _PAIRS = (
     (OURS_REFITTED, "ours with one prompt for all + refit"),
 )
 """What is compared at the unseen sites too, and refitted with refitted."""
+_PAIR_HEADINGS = "accuracy, difference [95 %] (effect, p) | NLL, difference [95 %] |"
 
 
 def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
@@ -98,13 +99,12 @@ def write_overall(plans: Iterable[str], file: Path) -> None:
 def _leads_by_setting(runs: Mapping[str, Runs]) -> list[str]:
     """Return the table of pairs under every plan, at the sites."""
     lines = [
-        "| setting | pair | accuracy, difference [95 %] (effect, p) | NLL, difference [95 %] |",
+        f"| setting | pair | {_PAIR_HEADINGS}",
         "|---|---|---:|---:|",
     ]
     for plan, of in runs.items():
-        for ours, other in _PAIRS:
-            if ours in of and other in of:
-                lines.append(f"| {plan} | {ours} minus {other} | {_difference(of, other, ours, 'sites')} |")
+        for ours, other in _pairs_in(of):
+            lines.append(f"| {plan} | {ours} minus {other} | {_difference(of, other, ours, 'sites')} |")
     return lines
 
 
@@ -122,12 +122,12 @@ def _cell(row: Mapping[str, float] | None) -> str:
 
 def _means(runs: Runs) -> Means:
     """Return each method's mean measures over (seed, site)."""
-    return {
-        name: {
-            m: float(np.mean([[site[m] for site in run["sites"]] for run in of.values()])) for m in MEASURES
-        }
-        for name, of in runs.items()
-    }
+    return {name: _site_means(by_seed) for name, by_seed in runs.items()}
+
+
+def _site_means(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
+    runs = by_seed.values()
+    return {m: float(np.mean([[site[m] for site in run["sites"]] for run in runs])) for m in MEASURES}
 
 
 def _read_csv(file: Path) -> Runs:
@@ -170,7 +170,7 @@ def read_runs(folder: Path) -> Runs:
 def summarise(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
     """Return the means of one method."""
     runs = by_seed.values()
-    row = {m: float(np.mean([[s[m] for s in run["sites"]] for run in runs])) for m in MEASURES}
+    row = _site_means(by_seed)
     row |= {m: float(np.mean([run["pooled"][m] for run in runs])) for m in _POOLED}
     row["worst_site"] = float(np.mean([min(s["accuracy"] for s in run["sites"]) for run in runs]))
     unseen = [s["accuracy"] for run in runs for s in run.get("unseen", ())]
@@ -194,20 +194,18 @@ def _markdown(runs: Runs, methods: dict[str, dict[str, float]]) -> list[str]:
     return lines
 
 
+def _pairs_in(runs: Runs) -> list[tuple[str, str]]:
+    """Return the pairs whose both sides have run."""
+    return [pair for pair in _PAIRS if all(name in runs for name in pair)]
+
+
 def _pairs(runs: Runs) -> list[str]:
-    """Return the table of pairs, of those whose both sides have run."""
-    lines = [
-        "| pair | where | accuracy, difference [95 %] (effect, p) | NLL, difference [95 %] |",
-        "|---|---|---:|---:|",
-    ]
-    for ours, other in _PAIRS:
-        if ours not in runs or other not in runs:
-            continue
-        lines.append(f"| {ours} minus {other} | sites | {_difference(runs, other, ours, 'sites')} |")
-        if all(run.get("unseen") for name in (ours, other) for run in runs[name].values()):
-            lines.append(
-                f"| {ours} minus {other} | unseen sites | {_difference(runs, other, ours, 'unseen')} |"
-            )
+    """Return the table of pairs, at the sites and, where both sides answered there, at the unseen ones."""
+    lines = [f"| pair | where | {_PAIR_HEADINGS}", "|---|---|---:|---:|"]
+    for ours, other in _pairs_in(runs):
+        has_unseen = all(run.get("unseen") for name in (ours, other) for run in runs[name].values())
+        for at, where in (("sites", "sites"), ("unseen", "unseen sites"))[: 1 + has_unseen]:
+            lines.append(f"| {ours} minus {other} | {where} | {_difference(runs, other, ours, at)} |")
     return lines
 
 

@@ -14,15 +14,9 @@ from pfedbayespt.model.config import (
     PosteriorConfig,
     TrainingConfig,
 )
-from pfedbayespt.model.cross_fitting import (
-    class_frequencies,
-    class_weights,
-    fitted_heads,
-    folds_of,
-    ridge_regression,
-)
+from pfedbayespt.model.cross_fitting import class_weights, fitted_heads, folds_of, ridge_regression
 from pfedbayespt.model.parameters import difference, load_shared_parameters, shared_parameters
-from pfedbayespt.model.sources import InMemoryContexts, gather_statistics
+from pfedbayespt.model.sources import InMemoryContexts, class_frequencies, gather_statistics
 from pfedbayespt.model.training import train_round
 
 C, F = 3, 2

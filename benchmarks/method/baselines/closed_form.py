@@ -14,7 +14,8 @@ from choices import Choice
 from fleet import Fleet, Parameters
 from torch.nn.functional import one_hot
 
-from pfedbayespt.model.cross_fitting import class_frequencies, class_weights, ridge_regression
+from pfedbayespt.model.cross_fitting import class_weights, ridge_regression
+from pfedbayespt.model.sources import class_frequencies
 
 
 def fit_ridge(fleet: Fleet, choice: Choice) -> Parameters:

@@ -46,11 +46,6 @@ def folds_of(labels: Int[Tensor, " N"], num_folds: int) -> Int[Tensor, " N"]:
     return folds
 
 
-def class_frequencies(labels: Int[Tensor, " N"], num_classes: int) -> Float[Tensor, " C"]:
-    """Return the share of each class, in float64."""
-    return torch.bincount(labels, minlength=num_classes).double() / len(labels)
-
-
 def class_weights(labels: Int[Tensor, " N"], frequencies: Float[Tensor, " C"]) -> Float[Tensor, " N"]:
     """Return weights under which every class weighs the same where it has these frequencies; their mean is 1 there.
 

@@ -82,11 +82,15 @@ def gather_statistics(model: PromptedClassifier, source: ContextSource) -> dict[
     for indices in torch.split(torch.arange(len(source)), _CHUNK):
         for name, value in _power_sums(model.insertion, source.batch(indices)):
             sums[name] = sums[name] + value if name in sums else value
+    statistics = {name: total / len(source) for name, total in sums.items()}
     if model.class_frequencies is not None:
-        sums["statistics.classes"] = torch.bincount(
-            source.labels, minlength=model.config.num_classes
-        ).double()
-    return {name: (total / len(source)).cpu().numpy() for name, total in sums.items()}
+        statistics["statistics.classes"] = class_frequencies(source.labels, model.config.num_classes)
+    return {name: value.cpu().numpy() for name, value in statistics.items()}
+
+
+def class_frequencies(labels: Int[Tensor, " N"], num_classes: int) -> Float[Tensor, " C"]:
+    """Return the share of each class, in float64."""
+    return torch.bincount(labels, minlength=num_classes).double() / len(labels)
 
 
 def _power_sums(insertion: Insertion, context: Context) -> Iterator[tuple[str, Float[Tensor, " _"]]]:
