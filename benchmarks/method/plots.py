@@ -8,7 +8,8 @@ import numpy as np
 from catalogue import CONTROLS, OURS
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from report import MEASURES, Runs, summarise
+from report import MEASURES, summarise
+from store import Runs
 
 matplotlib.use("Agg")
 _RIVALS = ("FedAvg-VPT", "probe")

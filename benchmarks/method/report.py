@@ -1,4 +1,4 @@
-"""Tables from the runs on disk: CSV with every (seed, site), Markdown with means, paired differences and ranks.
+"""Tables from the runs: CSV with every (seed, site), Markdown with means, paired differences and ranks.
 
 Rules:
     1. Accuracy, NLL, Brier score and ECE are means over (seed, site); AUROC and AURC are of a seed's pooled sites.
@@ -8,7 +8,6 @@ Rules:
 """
 
 import csv
-import json
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -21,8 +20,8 @@ import torch
 from catalogue import CONTROLS, OURS, OURS_REFITTED
 from choices import read_rows
 from measures import paired
+from store import Runs
 
-Runs = dict[str, dict[int, dict[str, Any]]]
 Means = dict[str, dict[str, float]]
 MEASURES = ("accuracy", "nll", "brier", "ece")
 _HEADINGS = (
@@ -156,15 +155,6 @@ def compare(
         return dict.fromkeys(("mean", "low", "high", "effect", "p"), float("nan"))
     one, two = (np.array([[s[measure] for s in runs[n][seed][at]] for seed in seeds]) for n in (ours, other))
     return paired(one, two)
-
-
-def read_runs(folder: Path) -> Runs:
-    """Return a plan's runs by method and seed."""
-    runs: Runs = defaultdict(dict)
-    for file in sorted(folder.glob("*/*.json")):
-        run = json.loads(file.read_text())
-        runs[run["method"]][run["seed"]] = run
-    return dict(runs)
 
 
 def summarise(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:

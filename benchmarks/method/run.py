@@ -3,7 +3,7 @@
     python benchmarks/method/run.py --cache DIR --weights FILE --out DIR [--plans A,B] [--methods A,B] [--seeds 5]
     python benchmarks/method/run.py ... --quick
 
-Every run (plan, method, seed) writes one JSON file; the tables and plots are made from all of them.
+The tables and plots are made of all runs in `<out>/runs` (`store.py`), those of earlier commands included.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from partition import Partition, partition
 from plans import IMAGE_SIZE, MID_BLOCK, PLANS, QUICK, SETTINGS, SIZES, Plan
 from plots import draw_plots
 from pools import Encoded, encode_pool, load_pool, thin
-from report import read_runs, write_overall, write_tables
+from report import write_overall, write_tables
+from store import Run, append_run, file_of, is_done, read_runs
 
 from pfedbayespt.model.config import HeadConfig, ModelConfig
 
@@ -69,7 +70,7 @@ def run_one(
     *,
     refit: Choice | None,
     controls: bool = False,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Run]:
     """Train one method once and measure it, with its further rows, those of its controls if asked.
 
     `refit` says how its head is fitted anew, where that is a row.
@@ -123,22 +124,27 @@ def run_all(
     plan: Plan,
     names: list[str],
     seeds: range,
-    out: Path,
+    file: Path,
     choices: dict[str, Choice],
     *,
     controls: bool,
 ) -> None:
-    """Run what has no result yet."""
+    """Run what has no result in the file yet."""
+    done = read_runs(file)
     for seed in seeds:
         for name in names:
             tuned = METHODS[name].like or name
             choice, refit_row = _choice(choices, plan, tuned), METHODS[tuned].refitted
             refit = _choice(choices, plan, refit_row) if METHODS[name].refitted and refit_row else None
-            if _done(out, plan, name, _made_with(plan, choice, refit), seed, controls=controls):
+            made_with = _made_with(plan, choice, refit)
+            rows = rows_of(name, controls=controls)
+            missing = [row for row in rows if not is_done(done, row, seed, made_with)]
+            if not missing:
                 continue
             results = run_one(encoded, plan, name, choice, seed, refit=refit, controls=controls)
-            for row, result in results.items():
-                _keep(out, plan, row, seed, result)
+            for row in missing:
+                append_run(file, results[row])
+                _show(results[row])
 
 
 def _choice(choices: dict[str, Choice], plan: Plan, tuned: str) -> Choice:
@@ -154,37 +160,18 @@ def _made_with(plan: Plan, choice: Choice, refit: Choice | None) -> dict[str, An
     return kept
 
 
-def _done(out: Path, plan: Plan, name: str, same: dict[str, Any], seed: int, *, controls: bool) -> bool:
-    rows = rows_of(name, controls=controls)
-    files = [_file(out, plan, row, seed) for row in rows]
-    for file in filter(Path.exists, files):
-        run = json.loads(file.read_text())
-        if any(run[part] != same[part] for part in same):
-            raise SystemExit(
-                f"{file} is the result of another plan or other rates; remove it to run it again"
-            )
-    return all(file.exists() for file in files)
-
-
 def rows_of(name: str, *, controls: bool) -> list[str]:
     """Return the rows that one run of a method gives."""
     refitted = METHODS[name].refitted
     return [name, *([refitted] if refitted else ()), *(METHODS[name].controls if controls else ())]
 
 
-def _file(out: Path, plan: Plan, row: str, seed: int) -> Path:
-    return out / plan.name / row / f"{seed}.json"
-
-
-def _keep(out: Path, plan: Plan, row: str, seed: int, result: dict[str, Any]) -> None:
-    file = _file(out, plan, row, seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result))
-    sites = result["sites"]
-    accuracy, nll = (sum(s[m] for s in sites) / len(sites) for m in ("accuracy", "nll"))
-    seconds = result.get("training_cpu_seconds", 0.0)
+def _show(run: Run) -> None:
+    accuracy, nll = (sum(s[m] for s in run["sites"]) / len(run["sites"]) for m in ("accuracy", "nll"))
+    seconds = run.get("training_cpu_seconds", 0.0)
     print(
-        f"{plan.name:22s} {row:24s} seed {seed}  accuracy {100 * accuracy:5.1f}  nll {nll:.3f}  {seconds:.0f} s",
+        f"{run['plan']:22s} {run['method']:24s} seed {run['seed']}  "
+        f"accuracy {100 * accuracy:5.1f}  nll {nll:.3f}  {seconds:.0f} s",
         flush=True,
     )
 
@@ -203,17 +190,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     plans = [QUICK] if options.quick else [PLANS[name] for name in options.plans.split(",")]
     chosen = {} if options.quick else read_choices(options.out / "tuning.csv")
-    folder = options.cache / "runs"
-    options.out.mkdir(parents=True, exist_ok=True)
+    summaries = []
     for plan in plans:
         encoded = load_encoded(plan, options.cache, options.weights)
         tuned = chosen.get(plan.tuned_on or plan.name, {})
         rows = [row for name in METHODS for row in rows_of(name, controls=False)]
         choices = dict.fromkeys(rows, QUICK_CHOICE) if options.quick else tuned
         names = [*options.methods.split(","), *(ABLATIONS if options.controls else ())]
-        run_all(encoded, plan, names, range(options.seeds), folder, choices, controls=options.controls)
-        draw_plots(read_runs(folder / plan.name), plan.name, encoded.pool.domain_names, options.out)
-    summaries = [write_tables(read_runs(folder / plan.name), plan.name, options.out) for plan in plans]
+        file = file_of(options.out, plan.name)
+        run_all(encoded, plan, names, range(options.seeds), file, choices, controls=options.controls)
+        runs = read_runs(file)
+        draw_plots(runs, plan.name, encoded.pool.domain_names, options.out)
+        summaries.append(write_tables(runs, plan.name, options.out))
     write_overall(SETTINGS, options.out / "overall.md")
     write_overall(SIZES, options.out / "sizes.md")
     for summary in summaries:
@@ -222,9 +210,11 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare federated methods over one frozen trunk.")
-    parser.add_argument("--cache", type=Path, required=True, help="holds data/, contexts/ and runs/")
+    parser.add_argument("--cache", type=Path, required=True, help="holds data/ and contexts/")
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="for tables and plots; holds tuning.csv")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="for runs, tables and plots; holds tuning.csv"
+    )
     parser.add_argument("--plans", default=",".join(PLANS), help="comma-separated names of plans.py")
     parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help="names of catalogue.py")
     parser.add_argument("--seeds", type=int, default=5)

@@ -9,6 +9,7 @@ import tune
 from catalogue import METHODS
 from choices import COLUMNS, DEALS, RIDGE_CANDIDATES, Choice, read_choices, read_rows, read_tries
 from plans import Plan
+from store import read_runs
 from tests.benchmarks.fleets import POSTERIOR, SETTING
 
 from pfedbayespt.model.config import InsertionConfig
@@ -48,11 +49,20 @@ def test_a_tuning_goes_on_where_it_was_stopped(encoded, tries):
 
 def test_a_control_has_the_rates_of_the_method_and_the_head_fitted_anew_has_its_own(encoded, tries, tmp_path):
     chosen = read_choices(tries)["small"]
-    kept = tmp_path / "runs"
-    run.run_all(encoded, PLAN, ["ours with no noise"], range(1), kept, chosen, controls=False)
-    result = json.loads((kept / "small" / METHODS["ours with no noise"].refitted / "0.json").read_text())
+    file = tmp_path / "small.jsonl"
+    run.run_all(encoded, PLAN, ["ours with no noise"], range(1), file, chosen, controls=False)
+    result = read_runs(file)[METHODS["ours with no noise"].refitted][0]
     assert Choice(**result["choice"]) == chosen["pFedBayesPT"]
     assert Choice(**result["refit"]) == chosen["pFedBayesPT + refit"]
+
+
+def test_only_what_has_not_been_run_is_added(encoded, tries, tmp_path):
+    chosen = read_choices(tries)["small"]
+    file = tmp_path / "small.jsonl"
+    for controls in (False, False, True):
+        run.run_all(encoded, PLAN, ["pFedBayesPT"], range(1), file, chosen, controls=controls)
+    rows = [json.loads(line)["method"] for line in file.read_text().splitlines()]
+    assert rows == run.rows_of("pFedBayesPT", controls=True)
 
 
 def test_a_run_of_a_method_whose_refit_has_not_been_tuned_says_so(encoded, tries, tmp_path):
@@ -63,7 +73,7 @@ def test_a_run_of_a_method_whose_refit_has_not_been_tuned_says_so(encoded, tries
             replace(PLAN, num_samples=1),
             ["pFedBayesPT"],
             range(1),
-            tmp_path / "runs",
+            tmp_path / "small.jsonl",
             chosen,
             controls=False,
         )
