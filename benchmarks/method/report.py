@@ -9,7 +9,7 @@ Rules:
 
 import csv
 import platform
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ _PAIRS = (
     (OURS, "ours with one prompt for all"),
     (OURS_REFITTED, "FedAvg-VPT + refit"),
     (OURS_REFITTED, "ours with one prompt for all + refit"),
+    (OURS_REFITTED, "ours with no noise + refit"),
 )
 """What is compared at the unseen sites too, and refitted with refitted."""
 _PAIR_HEADINGS = "accuracy, difference [95 %] (effect, p) | NLL, difference [95 %] |"
@@ -70,10 +71,10 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
 
 
 def write_overall(plans: Iterable[str], file: Path) -> None:
-    """Write one table from the CSV files beside it: every method under every plan, and mean ranks.
+    """Write one table from the CSV files beside it: every method under the plans that have it, and mean ranks.
 
-    Ranks are over the plans, among the methods that all of them have, without the controls. One plan alone has no
-    such table beside its own.
+    Ranks are over the plans, among the methods that all of them have, without the controls. What one plan alone has
+    is in its own table, and one plan alone has no such table at all.
     """
     runs = {plan: _read_csv(table) for plan in plans if (table := file.with_name(f"{plan}.csv")).exists()}
     if len(runs) < 2:
@@ -87,7 +88,8 @@ def write_overall(plans: Iterable[str], file: Path) -> None:
         f"| method | {' | '.join(means)} | rank, accuracy | rank, NLL |",
         f"|---|{'---:|' * (len(means) + 2)}",
     ]
-    names = {name for rows in means.values() for name in rows}
+    counts = Counter(name for rows in means.values() for name in rows)
+    names = [name for name, count in counts.items() if count > 1]
     for name in sorted(names, key=lambda n: (accuracy.get(n, np.inf), n)):
         cells = [_cell(rows.get(name)) for rows in means.values()]
         ranks = [f"{of[name]:.1f}" if name in of else "" for of in (accuracy, nll)]

@@ -84,6 +84,14 @@ def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
     assert leads.count("| b |") == 1
 
 
+def test_what_one_plan_alone_has_is_in_its_own_table(runs, tmp_path):
+    write_tables(runs | {"Ditto": {0: run_of("Ditto", 0.2, 0)}}, "a", tmp_path)
+    write_tables(runs, "b", tmp_path)
+    write_overall(["a", "b"], tmp_path / "overall.md")
+    assert "| Ditto |" in (tmp_path / "a.md").read_text()
+    assert "Ditto" not in (tmp_path / "overall.md").read_text()
+
+
 def test_one_plan_alone_has_no_table_of_all(runs, tmp_path):
     write_tables(runs, "a", tmp_path)
     write_overall(["a", "not run yet"], tmp_path / "overall.md")
