@@ -62,6 +62,7 @@ OURS = "pFedBayesPT"
 OURS_REFITTED = "pFedBayesPT + refit"
 
 _CROSS_FITTED = {"cross_fit_folds": 4}
+_HEAD_ROUNDS = {"head_rounds": 10}
 _SEMI_IMPLICIT = {"family": "semi_implicit"}
 _DETERMINISTIC = {"family": "deterministic"}
 _TAKEN_AWAY = {
@@ -74,7 +75,8 @@ _TAKEN_AWAY = {
 
 def _control(**changes: Any) -> Method:
     """Return ours with one thing changed, and with ours' tuning."""
-    return Method(**{"posterior": _SEMI_IMPLICIT, "head": _CROSS_FITTED, "like": OURS} | changes)
+    ours = {"posterior": _SEMI_IMPLICIT, "training": _HEAD_ROUNDS, "head": _CROSS_FITTED, "like": OURS}
+    return Method(**ours | changes)
 
 
 METHODS: dict[str, Method] = {
@@ -96,15 +98,21 @@ METHODS: dict[str, Method] = {
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
     "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True, closed_form=True),
     "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True, closed_form=True),
-    OURS: Method(posterior=_SEMI_IMPLICIT, head=_CROSS_FITTED, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
+    OURS: Method(
+        posterior=_SEMI_IMPLICIT,
+        training=_HEAD_ROUNDS,
+        head=_CROSS_FITTED,
+        refitted=OURS_REFITTED,
+        controls=_TAKEN_AWAY,
+    ),
     "ours with one prompt for all": _control(
         posterior={"family": "shared"}, refitted="ours with one prompt for all + refit"
     ),
     "ours with no noise": _control(posterior=_DETERMINISTIC, refitted="ours with no noise + refit"),
     "ours with dropout for noise": _control(posterior=_DETERMINISTIC | {"dropout": 0.3}),
     "ours with explicit noise alone": _control(posterior={"family": "gaussian"}),
-    "ours with K = 0": _control(training={"num_mixing_samples": 0}),
-    "ours with beta = 0": _control(training={"beta": 0.0}),
+    "ours with K = 0": _control(training=_HEAD_ROUNDS | {"num_mixing_samples": 0}),
+    "ours with beta = 0": _control(training=_HEAD_ROUNDS | {"beta": 0.0}),
     "ours reading style": _control(condition=conditions.style),
     "ours with its head trained along": Method(
         posterior=_SEMI_IMPLICIT, refitted="ours with its head trained along + refit", like="FedAvg-VPT"

@@ -160,7 +160,7 @@ class Fleet:
                 optimizer.step()
                 optimizer.zero_grad()
         trained = {n: p.detach() for n, p in values.items()}
-        return trained | self._fitted_heads(trained) if self.folds is not None else trained
+        return trained if self.folds is None else self.fit_heads(trained, self.central_readouts(trained))
 
     @torch.no_grad()
     def answer(self, parameters: Parameters, num_samples: int, control: Control = _AS_TRAINED) -> Answers:
@@ -219,6 +219,21 @@ class Fleet:
             mixing = noise.new_zeros(*indices.shape, 0, posterior.noise_dim)
             chunks.append(self._read(parameters, indices, noise, mixing, None)[0].squeeze(2))
         return torch.cat(chunks, dim=1)
+
+    def fit_heads(self, parameters: Parameters, readout: Tensor) -> Parameters:
+        """Return `parameters` with every site's heads fitted in closed form over its read-outs, [C, N, R]."""
+        fitted = [
+            fitted_heads(
+                self.config.head,
+                readout[site],
+                self.labels[mine],
+                self.folds[mine],
+                {n.removeprefix("readout."): p[site] for n, p in parameters.items() if is_head(n)},
+                self.model.class_frequencies,
+            )
+            for site, mine in enumerate(self.train_indices)
+        ]
+        return parameters | {f"readout.{n}": torch.stack([heads[n] for heads in fitted]) for n in fitted[0]}
 
     def _read(
         self,
@@ -295,22 +310,6 @@ class Fleet:
         fixed = {n: p.detach() for n, p in parameters.items() if is_head(n)}
         every = linear(fixed, "readout.folds", readout).unflatten(3, (-1, self.config.num_classes))
         return every.take_along_dim(self.folds[indices][..., None, None, None], dim=3).squeeze(3)
-
-    def _fitted_heads(self, parameters: Parameters) -> Parameters:
-        """Return every site's heads in closed form."""
-        readout = self.central_readouts(parameters)
-        fitted = [
-            fitted_heads(
-                self.config.head,
-                readout[site],
-                self.labels[mine],
-                self.folds[mine],
-                {n.removeprefix("readout."): p[site] for n, p in parameters.items() if is_head(n)},
-                self.model.class_frequencies,
-            )
-            for site, mine in enumerate(self.train_indices)
-        ]
-        return {f"readout.{name}": torch.stack([heads[name] for heads in fitted]) for name in fitted[0]}
 
     def _cross_entropy(self, logits: Tensor, indices: Tensor) -> Tensor:
         targets = self.labels[indices][..., None, None].expand(*logits.shape[:3], 1)

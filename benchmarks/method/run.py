@@ -56,7 +56,7 @@ def build_fleet(
         training,
         condition=method.condition,
         frozen_readout=method.frozen_readout,
-        num_rounds=choice.num_rounds,
+        num_rounds=choice.num_rounds + training.head_rounds,
     )
     return fleet, split
 

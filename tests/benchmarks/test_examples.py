@@ -33,11 +33,11 @@ def test_the_letters_example_is_what_leads_in_the_tables():
     assert terms.posterior.model_dump().items() >= (asdict(plan.posterior) | METHODS[OURS].posterior).items()
     assert terms.head.mid_block == MID_BLOCK
     assert terms.head.model_dump().items() >= METHODS[OURS].head.items()
-    training = asdict(plan.training) | {"learning_rate": chosen.learning_rate}
+    training = asdict(plan.training) | METHODS[OURS].training | {"learning_rate": chosen.learning_rate}
     untouched = {
         "head_learning_rate",
         "seed",
     }  # no step is taken at that rate, and a seed is a federation's own
     measured = {name: value for name, value in training.items() if name not in untouched}
     assert terms.training.model_dump().items() >= measured.items()
-    assert terms.rounds.num_rounds == chosen.num_rounds
+    assert terms.rounds.num_rounds == chosen.num_rounds + terms.training.head_rounds

@@ -25,12 +25,12 @@ from pfedbayespt.server.blobs import TemporaryBlob
 from pfedbayespt.server.worker.aggregation import WeightedUpdate, aggregate
 
 
-def product_round(fleet, encoded, site, start):
+def product_round(fleet, encoded, site, start, round_number=2):
     """Train one site with the product's own code, from the fleet's start."""
     model = build_from(fleet, encoded, start)
     mine = fleet.train_indices[site]
     source = InMemoryContexts(encoded.context.select(mine), fleet.labels[mine])
-    train_round(model, source, TRAINING, round_number=2, num_rounds=4, seed=site)
+    train_round(model, source, fleet.training, round_number=round_number, num_rounds=4, seed=site)
     return model
 
 
@@ -91,6 +91,31 @@ def test_one_simulated_round_is_one_real_round_at_every_site(encoded, encoded_mi
         for name, value in real.items():
             torch.testing.assert_close(after[name][site], value, rtol=1e-4, atol=1e-5)
     assert not torch.equal(after["readout.head.weight"][0], after["readout.head.weight"][1])
+
+
+def test_a_simulated_fit_of_heads_is_a_real_round_that_fits_heads_alone(encoded):
+    fleet = make_fleet(encoded, cross_fit_folds=2, label_shift=True, personal_residual=True)
+    fleet.training = replace(fleet.training, head_rounds=1)
+    start = fleet.train(fleet.stack(fleet.initial), round_number=1)
+    start = fleet.stack(average(start))
+    after = fleet.fit_heads(start, fleet.central_readouts(start))
+    for site in range(fleet.num_sites):
+        model = product_round(fleet, encoded, site, start, round_number=4)
+        for name, value in model.readout.named_parameters():
+            torch.testing.assert_close(after[f"readout.{name}"][site], value.detach(), rtol=1e-4, atol=1e-5)
+        for name, value in model.posterior.named_parameters():
+            torch.testing.assert_close(after[f"posterior.{name}"][site], value.detach(), rtol=0, atol=0)
+    assert not torch.equal(after["readout.head.weight"][0], start["readout.head.weight"][0])
+
+
+def test_federated_averaging_ends_with_the_rounds_that_fit_heads(encoded):
+    fleet = make_fleet(encoded, cross_fit_folds=2)
+    fleet.num_rounds, choice = 2, Choice(num_rounds=2)
+    prompts_alone = METHODS["pFedBayesPT"].fit(fleet, choice)
+    fleet.num_rounds, fleet.training = 4, replace(fleet.training, head_rounds=2)
+    whole = METHODS["pFedBayesPT"].fit(fleet, choice)
+    for name, value in whole.items():
+        assert torch.equal(value, prompts_alone[name]) == (not is_head(name)), name
 
 
 def test_the_simulated_average_is_what_the_coordinator_makes_of_the_sites_updates(encoded):
@@ -161,7 +186,10 @@ def test_the_average_of_equal_models_is_that_model(encoded):
 def test_every_method_learns_an_easy_task_and_answers_with_probabilities(encoded, name):
     method = METHODS[name]
     config = ModelConfig(
-        3, InsertionConfig("prefix", 2, 2), replace(POSTERIOR, **method.posterior), HeadConfig(4)
+        3,
+        InsertionConfig("prefix", 2, 2),
+        replace(POSTERIOR, **method.posterior),
+        HeadConfig(4, **method.head),
     )
     split = partition(encoded.pool, SETTING, seed=0)
     training = replace(TRAINING, **method.training)

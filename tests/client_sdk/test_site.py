@@ -93,22 +93,26 @@ def test_two_sites_train_a_model_together_from_enrolment_to_prediction(
 def test_a_cross_fitted_federation_trains_without_a_step_of_the_head(
     coordinator: Coordinator, images: Path, tmp_path: Path
 ) -> None:
-    """Heads are the mean of what sites fit in closed form, so the server publishes heads that nobody trained."""
+    """Heads are the mean of what sites fit in closed form, so the server publishes heads that nobody trained.
+
+    In the last round prompts rest.
+    """
     head = {"cross_fit_folds": 3, "mid_block": 4, "label_shift": True}
-    coordinator.found(insertion={"kind": "midway", "num_blocks": 2}, head=head, num_rounds=3)
+    insertion = {"kind": "midway", "num_blocks": 2}
+    coordinator.found(insertion=insertion, head=head, training={"head_rounds": 1}, num_rounds=4)
     more_circles = draw_images(draw_images(tmp_path / "more", 8, seed=5), 8, seed=6, classes=CLASSES[:1])
     folders = {"clinic-a": images / "train", "clinic-b": more_circles}
     sites = {name: coordinator.enrol(tmp_path / name, name) for name in folders}
     run_together(*(lambda n=name: sites[n].run(folders[n], images / "held-out") for name in sites))
 
-    newest, *_, second, _, initial = coordinator.admin.model_versions.list("shapes")
+    newest, last_prompts, *_, second, _, initial = coordinator.admin.model_versions.list("shapes")
     accuracies = [report.evaluation.metrics["accuracy"] for report in newest.evaluations]
     assert min(accuracies) >= 0.75
     contents = {
         version.version_number: tensors.decode(
             coordinator.admin.model_versions.download("shapes", version.version_number, version.digest)
         )[1]
-        for version in (newest, second, initial)
+        for version in (newest, last_prompts, second, initial)
     }
     last = contents[newest.version_number]
     assert last["folds.weight"].shape == (3 * len(CLASSES), last["head.weight"].shape[1])
@@ -119,6 +123,9 @@ def test_a_cross_fitted_federation_trains_without_a_step_of_the_head(
     np.testing.assert_allclose(last["statistics.classes"], counts / counts.sum())
     assert counts[0] > counts[1]
     assert not np.array_equal(last["prompt.mean"], contents[second.version_number]["prompt.mean"])
+    before = contents[last_prompts.version_number]
+    moved = {name for name in last if not np.array_equal(last[name], before[name])}
+    assert moved == {"head.weight", "head.bias", "folds.weight", "folds.bias"}
 
 
 def test_the_statistics_round_pools_the_moments_of_all_sites_images(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -243,6 +244,52 @@ def test_a_round_that_goes_on_from_a_checkpoint_fits_the_same_heads(backbone, si
     undisturbed = trained(on_checkpoint=kept.append)
     resumed = trained(checkpoint=kept[epoch - 1])
     assert all(undisturbed[name].tobytes() == resumed[name].tobytes() for name in undisturbed)
+
+
+def last_rounds(model, site, *round_numbers, **options):
+    """Train rounds of four, of which the last two fit heads alone."""
+    config = replace(TRAINING, head_rounds=2)
+    for number in round_numbers:
+        metrics = train_round(model, site, config, round_number=number, num_rounds=4, seed=1, **options)
+    return metrics
+
+
+def test_in_the_last_rounds_heads_move_and_nothing_else(backbone, site):
+    model = untrained(backbone)
+    last_rounds(model, site, 1, 2)
+    before = shared_parameters(model)
+    metrics = last_rounds(model, site, 3)
+    moved = {name for name, change in difference(shared_parameters(model), before).items() if change.any()}
+    assert moved == {"head.weight", "head.bias", "folds.weight", "folds.bias"}
+    assert metrics.gradient_norm == 0.0
+    assert metrics.pull == 0.0
+    assert metrics.nll > 0.0
+    assert metrics.num_examples == len(site.labels)
+
+
+def test_rounds_after_the_last_ones_fit_heads_too(backbone, site):
+    model = untrained(backbone)
+    last_rounds(model, site, 1, 2)
+    before = shared_parameters(model)["prompt.mean"].copy()
+    last_rounds(model, site, 3, 4, 5)
+    np.testing.assert_array_equal(shared_parameters(model)["prompt.mean"], before)
+
+
+def test_a_round_that_fits_heads_has_one_epoch_and_goes_on_after_it(backbone, site):
+    base = untrained(backbone)
+    last_rounds(base, site, 1, 2)
+    kept, epochs = [], []
+    model = untrained(backbone)
+    load_shared_parameters(model, shared_parameters(base))
+    last_rounds(model, site, 3, on_checkpoint=kept.append, on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == [1]
+    resumed = untrained(backbone)
+    load_shared_parameters(resumed, shared_parameters(base))
+    last_rounds(resumed, site, 3, checkpoint=kept[0])
+    assert all(
+        value.tobytes() == shared_parameters(resumed)[name].tobytes()
+        for name, value in shared_parameters(model).items()
+    )
 
 
 def test_one_fold_holds_nothing_out():

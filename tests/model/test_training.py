@@ -273,6 +273,7 @@ def test_learning_rates_fall_along_half_a_cosine_where_the_number_of_rounds_is_k
     assert shares == pytest.approx([1.0, 0.55, 0.1, 0.1])
     assert learning_rate_share(config, 5, None) == 1.0
     assert learning_rate_share(replace(TRAINING, final_learning_rate_ratio=1.0), 5, 5) == 1.0
+    assert learning_rate_share(replace(config, head_rounds=3), 5, 8) == pytest.approx(0.1)
 
 
 def test_statistics_of_two_sites_pool_to_those_of_all_their_images(backbone, encode):

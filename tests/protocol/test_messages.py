@@ -313,6 +313,26 @@ def test_late_heads_do_not_step_beyond_their_closed_form() -> None:
         FederationSpecification.model_validate(described | {"head": {"cross_fit_folds": 2}})
 
 
+@pytest.mark.parametrize(
+    ("folds", "num_rounds", "complaint"),
+    [
+        (0, 20, "head_rounds 10 goes with head.cross_fit_folds of 2 or more"),
+        (4, None, "the last of rounds.num_rounds, which is not set"),
+        (4, 10, "the last of rounds.num_rounds, which is 10"),
+    ],
+)
+def test_rounds_that_fit_heads_alone_are_the_last_of_a_known_number(
+    folds: int, num_rounds: int | None, complaint: str
+) -> None:
+    backbone = {"architecture": "vit", "weights_digest": DIGEST, "image_size_pixels": 112}
+    described = {"classes": ["a", "b"], "backbone": backbone, "training": {"head_rounds": 10}}
+    whole = described | {"head": {"cross_fit_folds": 4}, "rounds": {"num_rounds": 11}}
+    assert FederationSpecification.model_validate(whole).training.head_rounds == 10
+    changed = described | {"head": {"cross_fit_folds": folds}, "rounds": {"num_rounds": num_rounds}}
+    with pytest.raises(ValidationError, match=complaint):
+        FederationSpecification.model_validate(changed)
+
+
 def test_a_policy_under_which_no_round_could_close_is_refused() -> None:
     with pytest.raises(ValidationError, match="cohort_size 2 is below quorum 3"):
         RoundPolicy(cohort_size=2, quorum=3, min_sites_to_start=3)

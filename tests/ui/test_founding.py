@@ -72,6 +72,7 @@ def test_a_form_left_alone_agrees_on_what_the_messages_default_to() -> None:
         ("specification.training.learning_rate", "", "Fill this in."),
         ("specification.head.cross_fit_folds", "1", "no image would be held out"),
         ("specification.head.grid_size", "17", "less than or equal to 16"),
+        ("specification.training.head_rounds", "3", "goes with head.cross_fit_folds"),
         ("specification.rounds.min_sites_to_start", "1", "below quorum 2"),
         ("specification.rounds.cohort_size", "1", "below quorum 2"),
         ("specification.rounds.max_accuracy_drop", "1.5", "less than or equal to 1"),

@@ -173,7 +173,8 @@ class TrainingConfig:
 
     Attributes:
         generator_learning_rate_ratio: the rate of generator, map and scale, as a share of the shared prompt's.
-        final_learning_rate_ratio: share of the learning rates that is left in the federation's last round.
+        final_learning_rate_ratio: share of the learning rates that is left in the last round that trains prompts.
+        head_rounds: how many of the federation's rounds, the last ones, fit heads alone; prompts rest.
         beta: weight of the KL per latent dimension, in nats; reached linearly over `beta_warmup_rounds`.
         num_mixing_samples: K, extra draws of the mixing distribution in the bound.
         num_train_samples: S, posterior samples per image and step.
@@ -186,6 +187,7 @@ class TrainingConfig:
     generator_learning_rate_ratio: float = 1.0
     head_learning_rate: float = 1e-3
     final_learning_rate_ratio: float = 0.1
+    head_rounds: int = 0
     weight_decay: float = 1e-4
     beta: float = 1e-3
     beta_warmup_rounds: int = 3
@@ -199,7 +201,14 @@ class TrainingConfig:
         _require_positive(self, "local_epochs", "batch_size", "learning_rate", "head_learning_rate")
         _require_positive(self, "num_train_samples", "gradient_clip_norm")
         _require_positive(self, "generator_learning_rate_ratio")
-        for name in ("weight_decay", "beta", "beta_warmup_rounds", "num_mixing_samples", "seed"):
+        for name in (
+            "head_rounds",
+            "weight_decay",
+            "beta",
+            "beta_warmup_rounds",
+            "num_mixing_samples",
+            "seed",
+        ):
             _require(self, name, lambda value: value >= 0, "0 or more")
         _require(self, "final_learning_rate_ratio", lambda value: 0 < value <= 1, "more than 0, at most 1")
         _require_choice(self, "gradient_estimator", get_args(GradientEstimator))

@@ -9,7 +9,9 @@ Rules:
    bytes (`checkpoint.py`). The optimiser starts afresh each round.
 2. The personal residual has its own loss, plain cross-entropy on top of the fixed shared logits, and its own
    gradient clip: it never changes what is shared.
-3. A head that is cross-fitted takes no step: it is fitted at the end of the round (`cross_fitting.py`).
+3. A head that is cross-fitted takes no step: it is fitted at the end of the round (`cross_fitting.py`). In the last
+   `head_rounds` nothing but heads moves: an epoch only measures, and their mean over sites, round by round, nears
+   the head of all sites' images, which it can't while prompts move what it reads.
 4. A step never waits for the accelerator; measures add up on the device and are read once per epoch.
 """
 
@@ -85,6 +87,12 @@ class RoundMetrics:
         return measures
 
 
+Step = Callable[
+    [PromptedClassifier, "State", Context, Int[Tensor, " B"], Int[Tensor, " B"] | None], dict[str, Tensor]
+]
+"""What is done with a batch: `update` or `look`."""
+
+
 @dataclass(frozen=True)
 class State:
     """What lives for one round beside the model: optimiser, noise, and the constants of the loss."""
@@ -140,18 +148,43 @@ def update(
 
     `fold`: of each image, where the head is cross-fitted.
     """
+    loss, measures = _measured(model, state, context, labels, fold)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradient_norm = _clip(model, state.config.gradient_clip_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    return measures | {"gradient_norm": gradient_norm}
+
+
+@torch.no_grad()
+def look(
+    model: PromptedClassifier,
+    state: State,
+    context: Context,
+    labels: Int[Tensor, " B"],
+    fold: Int[Tensor, " B"] | None = None,
+) -> dict[str, Tensor]:
+    """Return the measures of `update` and take no step."""
+    loss, measures = _measured(model, state, context, labels, fold)
+    return measures | {"gradient_norm": loss.new_zeros(())}
+
+
+def _measured(
+    model: PromptedClassifier,
+    state: State,
+    context: Context,
+    labels: Int[Tensor, " B"],
+    fold: Int[Tensor, " B"] | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what is to be minimised, the residual's own loss in it, and the measures of the round."""
     draw = _draw(model, state, context)
     readout = model.read_out(context, draw, mixed_precision=True)
     logits = model.readout.held_out_logits(readout, fold)
     nll = cross_entropy(logits, labels, state.log_prior)
     kl = divergence(draw, state.config.gradient_estimator)
     loss, drift = _loss(model, state, nll, kl)
-    (loss + _residual_loss(model, readout, labels)).backward()  # type: ignore[no-untyped-call]
-    gradient_norm = _clip(model, state.config.gradient_clip_norm)
-    state.optimizer.step()
-    state.optimizer.zero_grad()
     right = (logits.argmax(-1) == labels[:, None]).to(nll.dtype)
-    return {
+    return loss + _residual_loss(model, readout, labels), {
         "loss": loss.detach(),
         "nll": nll.detach().mean(),
         "kl": kl.kl.detach().mean(),
@@ -160,7 +193,6 @@ def update(
         "bound_gap": kl.bound_gap.mean(),
         "pull": drift.detach(),
         "accuracy": right.mean(),
-        "gradient_norm": gradient_norm,
         **_spreads(draw),
     }
 
@@ -204,11 +236,13 @@ def train_round(
         done, metrics = _resumed(model, state, checkpoint)
         if metrics.num_examples != len(labels):
             raise CheckpointError(f"it was trained on {metrics.num_examples} images, not on {len(labels)}")
-    for epoch in range(done + 1, config.local_epochs + 1):
-        metrics = _run_epoch(model, state, source, labels, folds)
+    rests = fits_heads_alone(config, round_number, num_rounds)
+    num_epochs, step = (1, look) if rests else (config.local_epochs, update)
+    for epoch in range(done + 1, num_epochs + 1):
+        metrics = _run_epoch(model, state, source, labels, folds, step)
         if not all(math.isfinite(value) for value in metrics.to_metrics().values()):
             raise TrainingDivergedError(epoch, metrics.to_metrics())
-        if folds is not None and epoch == config.local_epochs:
+        if folds is not None and epoch == num_epochs:
             fit_heads(model, source, labels, folds)
         if on_checkpoint is not None:
             progress = {"epoch": epoch, **asdict(metrics)}
@@ -232,6 +266,7 @@ def _run_epoch(
     source: ContextSource,
     labels: Int[Tensor, " N"],
     folds: Int[Tensor, " N"] | None,
+    step: Step,
 ) -> RoundMetrics:
     order = torch.randperm(len(labels), generator=state.order)
     num_batches = math.ceil(len(labels) / state.config.batch_size)
@@ -239,7 +274,7 @@ def _run_epoch(
     totals: dict[str, Tensor] = {}
     for indices, there in zip(order.tensor_split(num_batches), on_device, strict=True):
         fold = None if folds is None else folds[there]
-        measures = update(model, state, source.batch(indices), labels[there], fold)
+        measures = step(model, state, source.batch(indices), labels[there], fold)
         totals = {name: totals.get(name, 0) + len(indices) * value for name, value in measures.items()}
     means = (torch.stack(list(totals.values())).double() / len(labels)).tolist()
     return RoundMetrics(**dict(zip(totals, means, strict=True)), beta=state.beta, num_examples=len(labels))
@@ -299,11 +334,21 @@ def _spreads(draw: PromptDraw) -> dict[str, Tensor]:
     return spreads
 
 
+def fits_heads_alone(config: TrainingConfig, round_number: int, num_rounds: int | None) -> bool:
+    """Say whether prompts rest in this round: it is one of the last `head_rounds`, or comes after them."""
+    return (
+        config.head_rounds > 0 and num_rounds is not None and round_number > num_rounds - config.head_rounds
+    )
+
+
 def learning_rate_share(config: TrainingConfig, round_number: int, num_rounds: int | None) -> float:
-    """Return the share of the learning rates in a round: half a cosine from 1 to `final_learning_rate_ratio`."""
+    """Return the share of the learning rates in a round: half a cosine from 1 to `final_learning_rate_ratio`.
+
+    It ends with the last round that trains prompts.
+    """
     if num_rounds is None:
         return 1.0
-    progress = min(1.0, (round_number - 1) / max(1, num_rounds - 1))
+    progress = min(1.0, (round_number - 1) / max(1, num_rounds - config.head_rounds - 1))
     fallen = 0.5 * (1 - math.cos(math.pi * progress))
     return 1 - (1 - config.final_learning_rate_ratio) * fallen
 

@@ -126,6 +126,12 @@ class TrainingSpecification(Message):
         description="Both learning rates fall to this share over the federation's rounds, along half a cosine; "
         "they stay constant where num_rounds is not set.",
     )
+    head_rounds: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0,
+        description="How many of num_rounds, the last ones, fit heads alone, with `head.cross_fit_folds`: prompts "
+        "rest, and the mean of the sites' heads nears the head of all their images. The learning rates fall over "
+        "the rounds before them.",
+    )
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     beta: Annotated[float, Field(ge=0.0)] = Field(
         default=1e-3, description="Weight of the KL per latent dimension, in nats."
@@ -249,6 +255,23 @@ class FederationSpecification(Message):
             raise ValueError(
                 f"head.relaxation {relaxation:g} goes with late_policy drop, not {late_policy}: "
                 "a late head steps from where the federation no longer is; allowed there: up to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_rounds_come_last(self) -> Self:
+        head_rounds, num_rounds = self.training.head_rounds, self.rounds.num_rounds
+        if not head_rounds:
+            return self
+        if not self.head.cross_fit_folds:
+            raise ValueError(
+                f"training.head_rounds {head_rounds} goes with head.cross_fit_folds of 2 or more: "
+                "heads that are trained along have nothing to do while prompts rest"
+            )
+        if num_rounds is None or head_rounds >= num_rounds:
+            raise ValueError(
+                f"training.head_rounds {head_rounds} are the last of rounds.num_rounds, which is "
+                f"{'not set' if num_rounds is None else num_rounds}; allowed: a num_rounds above head_rounds"
             )
         return self
 

@@ -190,6 +190,11 @@ GROUPS: Final = (
                 "Relative to the shared prompt's.",
             ),
             _line("training.head_learning_rate", "Learning rate of the head", "Of the read-out."),
+            _line(
+                "training.head_rounds",
+                "Rounds of heads alone",
+                "With folds: so many of the rounds, the last ones, leave prompts at rest; 10 of 20 is what wins.",
+            ),
             _line("training.beta", "Weight of the KL", "Per latent dimension, in nats."),
         ),
     ),
