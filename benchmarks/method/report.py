@@ -5,6 +5,7 @@ Rules:
     2. The best rival is that of highest mean accuracy: not ours, refitted or not, and no control of ours.
     3. Two methods are compared over the seeds that both have.
     4. Ranks over all plans come from the CSV files, so plans can be run one at a time.
+    5. A row whose runs are not at hand keeps what the CSV has of it: its measures at the sites, and no others.
 """
 
 import csv
@@ -53,7 +54,9 @@ _PAIR_HEADINGS = "accuracy, difference [95 %] (effect, p) | NLL, difference [95 
 
 def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
     """Write `<out>/<plan>.csv` and `.md`; return the summary with our lead over the best rival."""
-    _write_csv(out / f"{plan}.csv", runs)
+    file = out / f"{plan}.csv"
+    runs = _read_csv(file) | runs
+    _write_csv(file, runs)
     methods = {name: summarise(by_seed) for name, by_seed in sorted(runs.items())}
     (out / f"{plan}.md").write_text("\n".join([*_markdown(runs, methods), "", *_pairs(runs)]) + "\n")
     shown = {name: {m: row[m] for m in ("accuracy", "nll", "ece", "seeds")} for name, row in methods.items()}
@@ -160,10 +163,11 @@ def compare(
 
 
 def summarise(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
-    """Return the means of one method."""
+    """Return the means of one method; not a number: what its runs do not have."""
     runs = by_seed.values()
     row = _site_means(by_seed)
-    row |= {m: float(np.mean([run["pooled"][m] for run in runs])) for m in _POOLED}
+    pooled = [run["pooled"] for run in runs if "pooled" in run]
+    row |= {m: float(np.mean([of[m] for of in pooled])) if pooled else float("nan") for m in _POOLED}
     row["worst_site"] = float(np.mean([min(s["accuracy"] for s in run["sites"]) for run in runs]))
     unseen = [s["accuracy"] for run in runs for s in run.get("unseen", ())]
     row["unseen"] = float(np.mean(unseen)) if unseen else float("nan")
@@ -178,10 +182,11 @@ def _markdown(runs: Runs, methods: dict[str, dict[str, float]]) -> list[str]:
     for name in sorted(methods, key=lambda n: -methods[n]["accuracy"]):
         m = methods[name]
         unseen = "" if np.isnan(m["unseen"]) else f"{100 * m['unseen']:.1f}"
+        found = "" if np.isnan(m["aurc"]) else f"{m['auroc_total']:.3f} / {m['auroc_epistemic']:.3f}"
+        aurc = "" if np.isnan(m["aurc"]) else f"{m['aurc']:.3f}"
         lines.append(
             f"| {name} | {100 * m['accuracy']:.1f} | {100 * m['worst_site']:.1f} | {unseen} | {m['nll']:.3f} "
-            f"| {m['ece']:.3f} | {m['auroc_total']:.3f} / {m['auroc_epistemic']:.3f} | {m['aurc']:.3f} "
-            f"| {m['seeds']} | {_leads(runs, name)} |"
+            f"| {m['ece']:.3f} | {found} | {aurc} | {m['seeds']} | {_leads(runs, name)} |"
         )
     return lines
 

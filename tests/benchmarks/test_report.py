@@ -44,6 +44,19 @@ def test_the_table_of_numbers_has_a_row_for_every_method_seed_and_site(runs, tmp
     assert len(list(csv.DictReader(lines))) == 5 * 5 * 3
 
 
+def test_a_row_whose_runs_are_elsewhere_keeps_its_measures_at_the_sites(runs, tmp_path):
+    write_tables(runs, "easy", tmp_path)
+    whole = (tmp_path / "easy.csv").read_text()
+    ours = {name: by_seed for name, by_seed in runs.items() if name == "pFedBayesPT"}
+    summary = write_tables(ours, "easy", tmp_path)
+    assert (tmp_path / "easy.csv").read_text() == whole
+    assert summary["best_rival"] == "FedAvg-VPT"
+    rows = [row.split("|") for row in (tmp_path / "easy.md").read_text().splitlines()[2:7]]
+    cells = {row[1].strip(): [cell.strip() for cell in row[2:]] for row in rows}
+    assert cells["pFedBayesPT"][2:7] == ["25.0", "1.500", "0.100", "0.700 / 0.600", "0.400"]
+    assert cells["FedAvg-VPT"][:7] == ["41.0", "40.0", "", "1.600", "0.100", "", ""]
+
+
 def test_pairs_are_compared_at_unseen_sites_too_and_refitted_with_refitted(runs, tmp_path):
     runs |= {"FedAvg-VPT + refit": {s: run_of("FedAvg-VPT + refit", 0.42, s) for s in range(5)}}
     write_tables(runs, "easy", tmp_path)
