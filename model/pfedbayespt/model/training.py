@@ -87,17 +87,15 @@ class RoundMetrics:
         return measures
 
 
-Step = Callable[
-    [PromptedClassifier, "State", Context, Int[Tensor, " B"], Int[Tensor, " B"] | None], dict[str, Tensor]
-]
-"""What is done with a batch: `update` or `look`."""
-
-
 @dataclass(frozen=True)
 class State:
-    """What lives for one round beside the model: optimiser, noise, and the constants of the loss."""
+    """What lives for one round beside the model: optimiser, noise, and the constants of the loss.
+
+    `rests`: prompts stay what they are in this round, and heads alone are fitted.
+    """
 
     config: TrainingConfig
+    rests: bool
     optimizer: torch.optim.Optimizer
     noise: torch.Generator
     order: torch.Generator
@@ -128,6 +126,7 @@ def init(
         log_prior = log_class_prior(labels.cpu(), model.config.num_classes).to(model.posterior.mean)
     return State(
         config=config,
+        rests=fits_heads_alone(config, round_number, num_rounds),
         optimizer=_optimizer(model, config, learning_rate_share(config, round_number, num_rounds)),
         noise=torch.Generator(model.device).manual_seed(noise_seed),
         order=torch.Generator().manual_seed(order_seed),
@@ -146,45 +145,23 @@ def update(
 ) -> dict[str, Tensor]:
     """Take one step; return its measures by their names in RoundMetrics, means over images, on the device.
 
-    `fold`: of each image, where the head is cross-fitted.
+    Where prompts rest it measures and takes none. `fold`: of each image, where the head is cross-fitted.
     """
-    loss, measures = _measured(model, state, context, labels, fold)
-    loss.backward()  # type: ignore[no-untyped-call]
-    gradient_norm = _clip(model, state.config.gradient_clip_norm)
-    state.optimizer.step()
-    state.optimizer.zero_grad()
-    return measures | {"gradient_norm": gradient_norm}
-
-
-@torch.no_grad()
-def look(
-    model: PromptedClassifier,
-    state: State,
-    context: Context,
-    labels: Int[Tensor, " B"],
-    fold: Int[Tensor, " B"] | None = None,
-) -> dict[str, Tensor]:
-    """Return the measures of `update` and take no step."""
-    loss, measures = _measured(model, state, context, labels, fold)
-    return measures | {"gradient_norm": loss.new_zeros(())}
-
-
-def _measured(
-    model: PromptedClassifier,
-    state: State,
-    context: Context,
-    labels: Int[Tensor, " B"],
-    fold: Int[Tensor, " B"] | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return what is to be minimised, the residual's own loss in it, and the measures of the round."""
-    draw = _draw(model, state, context)
-    readout = model.read_out(context, draw, mixed_precision=True)
-    logits = model.readout.held_out_logits(readout, fold)
-    nll = cross_entropy(logits, labels, state.log_prior)
-    kl = divergence(draw, state.config.gradient_estimator)
-    loss, drift = _loss(model, state, nll, kl)
+    with torch.set_grad_enabled(not state.rests):
+        draw = _draw(model, state, context)
+        readout = model.read_out(context, draw, mixed_precision=True)
+        logits = model.readout.held_out_logits(readout, fold)
+        nll = cross_entropy(logits, labels, state.log_prior)
+        kl = divergence(draw, state.config.gradient_estimator)
+        loss, drift = _loss(model, state, nll, kl)
+    gradient_norm = loss.new_zeros(())
+    if not state.rests:
+        (loss + _residual_loss(model, readout, labels)).backward()  # type: ignore[no-untyped-call]
+        gradient_norm = _clip(model, state.config.gradient_clip_norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
     right = (logits.argmax(-1) == labels[:, None]).to(nll.dtype)
-    return loss + _residual_loss(model, readout, labels), {
+    return {
         "loss": loss.detach(),
         "nll": nll.detach().mean(),
         "kl": kl.kl.detach().mean(),
@@ -193,6 +170,7 @@ def _measured(
         "bound_gap": kl.bound_gap.mean(),
         "pull": drift.detach(),
         "accuracy": right.mean(),
+        "gradient_norm": gradient_norm,
         **_spreads(draw),
     }
 
@@ -236,10 +214,9 @@ def train_round(
         done, metrics = _resumed(model, state, checkpoint)
         if metrics.num_examples != len(labels):
             raise CheckpointError(f"it was trained on {metrics.num_examples} images, not on {len(labels)}")
-    rests = fits_heads_alone(config, round_number, num_rounds)
-    num_epochs, step = (1, look) if rests else (config.local_epochs, update)
+    num_epochs = 1 if state.rests else config.local_epochs
     for epoch in range(done + 1, num_epochs + 1):
-        metrics = _run_epoch(model, state, source, labels, folds, step)
+        metrics = _run_epoch(model, state, source, labels, folds)
         if not all(math.isfinite(value) for value in metrics.to_metrics().values()):
             raise TrainingDivergedError(epoch, metrics.to_metrics())
         if folds is not None and epoch == num_epochs:
@@ -266,7 +243,6 @@ def _run_epoch(
     source: ContextSource,
     labels: Int[Tensor, " N"],
     folds: Int[Tensor, " N"] | None,
-    step: Step,
 ) -> RoundMetrics:
     order = torch.randperm(len(labels), generator=state.order)
     num_batches = math.ceil(len(labels) / state.config.batch_size)
@@ -274,7 +250,7 @@ def _run_epoch(
     totals: dict[str, Tensor] = {}
     for indices, there in zip(order.tensor_split(num_batches), on_device, strict=True):
         fold = None if folds is None else folds[there]
-        measures = step(model, state, source.batch(indices), labels[there], fold)
+        measures = update(model, state, source.batch(indices), labels[there], fold)
         totals = {name: totals.get(name, 0) + len(indices) * value for name, value in measures.items()}
     means = (torch.stack(list(totals.values())).double() / len(labels)).tolist()
     return RoundMetrics(**dict(zip(totals, means, strict=True)), beta=state.beta, num_examples=len(labels))
