@@ -76,7 +76,8 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
 def write_overall(plans: Iterable[str], file: Path) -> None:
     """Write one table from the CSV files beside it: every method under the plans that have it, and mean ranks.
 
-    Ranks are over the plans, among the methods that all of them have, without the controls. What one plan alone has
+    Ranks are over the plans, among the methods that all of them have, without the controls; ours with a refit and
+    without are ranked each without the other. What one plan alone has
     is in its own table, and one plan alone has no such table at all.
     """
     runs = {plan: _read_csv(table) for plan in plans if (table := file.with_name(f"{plan}.csv")).exists()}
@@ -86,7 +87,7 @@ def write_overall(plans: Iterable[str], file: Path) -> None:
     common = set.intersection(*(set(rows) for rows in means.values())) - set(CONTROLS)
     accuracy, nll = (_mean_ranks(means, common, m, sign) for m, sign in (("accuracy", -1), ("nll", 1)))
     lines = [
-        "Accuracy % / NLL, means over seeds and sites; mean ranks over these settings. Controls have no rank.",
+        "Accuracy % / NLL, means over seeds and sites. Ranks: our rows each without the other; controls have none.",
         "",
         f"| method | {' | '.join(means)} | rank, accuracy | rank, NLL |",
         f"|---|{'---:|' * (len(means) + 2)}",
@@ -113,11 +114,18 @@ def _leads_by_setting(runs: Mapping[str, Runs]) -> list[str]:
 
 
 def _mean_ranks(means: Mapping[str, Means], names: set[str], measure: str, sign: int) -> dict[str, float]:
+    """Return the ranks among `names`: our two rows each without the other, rivals with the one without a refit."""
     ranks: dict[str, list[int]] = defaultdict(list)
     for rows in means.values():
-        for rank, name in enumerate(sorted(names, key=lambda n: sign * rows[n][measure]), start=1):
+        without = [_ranks(rows, names - {other}, measure, sign) for other in (OURS, OURS_REFITTED)]
+        for name, rank in (without[0] | without[1]).items():
             ranks[name].append(rank)
     return {name: float(np.mean(of)) for name, of in ranks.items()}
+
+
+def _ranks(rows: Means, names: set[str], measure: str, sign: int) -> dict[str, int]:
+    ranked = sorted(names, key=lambda name: sign * rows[name][measure])
+    return {name: rank for rank, name in enumerate(ranked, start=1)}
 
 
 def _cell(row: Mapping[str, float] | None) -> str:

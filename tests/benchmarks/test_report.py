@@ -92,6 +92,7 @@ def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
         "probe",
         "ours with no noise",
     ]
+    assert [row[-2:] for row in cells[2:4]] == [["1.0", "1.0"], ["2.0", "2.0"]]
     assert cells[-1][-2:] == ["", ""]
     assert "| a | pFedBayesPT minus FedAvg-VPT | +10.0 [+10.0, +10.0]" in leads
     assert leads.count("| b |") == 1
