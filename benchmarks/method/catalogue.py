@@ -61,10 +61,14 @@ class Method:
 OURS = "pFedBayesPT"
 OURS_REFITTED = "pFedBayesPT + refit"
 
-_CROSS_FITTED = {"cross_fit_folds": 4}
 _HEAD_ROUNDS = {"head_rounds": 10}
 _SEMI_IMPLICIT = {"family": "semi_implicit"}
 _DETERMINISTIC = {"family": "deterministic"}
+_OURS: dict[str, Any] = {
+    "posterior": _SEMI_IMPLICIT,
+    "training": _HEAD_ROUNDS,
+    "head": {"cross_fit_folds": 4},
+}
 _TAKEN_AWAY = {
     "ours, prompts shuffled": Control(shuffle=True),
     "ours, eps off": Control(without_eps=True),
@@ -75,8 +79,7 @@ _TAKEN_AWAY = {
 
 def _control(**changes: Any) -> Method:
     """Return ours with one thing changed, and with ours' tuning."""
-    ours = {"posterior": _SEMI_IMPLICIT, "training": _HEAD_ROUNDS, "head": _CROSS_FITTED, "like": OURS}
-    return Method(**ours | changes)
+    return Method(**_OURS | {"like": OURS} | changes)
 
 
 METHODS: dict[str, Method] = {
@@ -98,13 +101,7 @@ METHODS: dict[str, Method] = {
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
     "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True, closed_form=True),
     "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True, closed_form=True),
-    OURS: Method(
-        posterior=_SEMI_IMPLICIT,
-        training=_HEAD_ROUNDS,
-        head=_CROSS_FITTED,
-        refitted=OURS_REFITTED,
-        controls=_TAKEN_AWAY,
-    ),
+    OURS: Method(**_OURS, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
     "ours with one prompt for all": _control(
         posterior={"family": "shared"}, refitted="ours with one prompt for all + refit"
     ),

@@ -77,8 +77,8 @@ def write_overall(plans: Iterable[str], file: Path) -> None:
     """Write one table from the CSV files beside it: every method under the plans that have it, and mean ranks.
 
     Ranks are over the plans, among the methods that all of them have, without the controls; ours with a refit and
-    without are ranked each without the other. What one plan alone has
-    is in its own table, and one plan alone has no such table at all.
+    without are ranked each without the other. What one plan alone has is in its own table, and one plan alone has
+    no such table at all.
     """
     runs = {plan: _read_csv(table) for plan in plans if (table := file.with_name(f"{plan}.csv")).exists()}
     if len(runs) < 2:
@@ -117,8 +117,8 @@ def _mean_ranks(means: Mapping[str, Means], names: set[str], measure: str, sign:
     """Return the ranks among `names`: our two rows each without the other, rivals with the one without a refit."""
     ranks: dict[str, list[int]] = defaultdict(list)
     for rows in means.values():
-        without = [_ranks(rows, names - {other}, measure, sign) for other in (OURS, OURS_REFITTED)]
-        for name, rank in (without[0] | without[1]).items():
+        refitted, plain = (_ranks(rows, names - {other}, measure, sign) for other in (OURS, OURS_REFITTED))
+        for name, rank in (refitted | plain).items():
             ranks[name].append(rank)
     return {name: float(np.mean(of)) for name, of in ranks.items()}
 
