@@ -57,6 +57,11 @@ class Method:
     like: str | None = None
     controls: Mapping[str, Control] = field(default_factory=dict)
 
+    @property
+    def terms(self) -> dict[str, dict[str, Any]]:
+        """What it changes in the plan's configurations."""
+        return {"posterior": dict(self.posterior), "training": dict(self.training), "head": dict(self.head)}
+
 
 OURS = "pFedBayesPT"
 OURS_REFITTED = "pFedBayesPT + refit"

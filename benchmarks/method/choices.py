@@ -25,6 +25,7 @@ class Choice:
         num_rounds: of training.
         ridge: lambda of a head in closed form.
         logit_scale: from the regression's outputs to logits.
+        fold_ridge: lambda of the heads that prompts are trained against, where they are cross-fitted.
     """
 
     learning_rate: float = 5e-3
@@ -32,6 +33,7 @@ class Choice:
     num_rounds: int = 10
     ridge: float = 1000.0
     logit_scale: float = 10.0
+    fold_ridge: float = 10.0
 
 
 DEALS = (100, 101)
@@ -44,8 +46,8 @@ CANDIDATES = tuple(Choice(rate, head_rate) for rate in _PROMPT_RATES for head_ra
 HEAD_CANDIDATES = tuple(
     Choice(head_learning_rate=rate, num_rounds=rounds) for rate in _HEAD_RATES for rounds in (10, 20)
 )
-PROMPT_CANDIDATES = tuple(Choice(rate) for rate in _PROMPT_RATES)
-"""Of a method whose head takes no steps."""
+PROMPT_CANDIDATES = tuple(Choice(rate, fold_ridge=ridge) for rate in _PROMPT_RATES for ridge in (3.0, 10.0))
+"""Of a method whose head takes no steps but is cross-fitted."""
 
 RIDGE_CANDIDATES = tuple(
     Choice(ridge=ridge, logit_scale=scale)

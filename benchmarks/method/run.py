@@ -43,7 +43,7 @@ def build_fleet(
         replace(plan.posterior, **method.posterior),
         replace(
             HeadConfig(MID_BLOCK, label_shift=plan.label_shift, personal_residual=plan.personal_residual),
-            **method.head,
+            **(method.head | {"fold_ridge": choice.fold_ridge}),
         ),
     )
     rates = {"learning_rate": choice.learning_rate, "head_learning_rate": choice.head_learning_rate}
@@ -94,7 +94,7 @@ def run_one(
     common = {
         "plan": plan.name,
         "seed": seed,
-        **_made_with(plan, choice, refit),
+        **made_with(plan, method, choice, refit),
         "mixtures": split.domain_mixture.tolist(),
     }
     return {row: {"method": row, **common, **measured} for row, measured in results.items()}
@@ -133,12 +133,9 @@ def run_all(
     done = read_runs(file)
     for seed in seeds:
         for name in names:
-            tuned = METHODS[name].like or name
-            choice, refit_row = _choice(choices, plan, tuned), METHODS[tuned].refitted
-            refit = _choice(choices, plan, refit_row) if METHODS[name].refitted and refit_row else None
-            made_with = _made_with(plan, choice, refit)
-            rows = rows_of(name, controls=controls)
-            missing = [row for row in rows if not is_done(done, row, seed, made_with)]
+            choice, refit = chosen_for(choices, plan, name)
+            parts = made_with(plan, METHODS[name], choice, refit)
+            missing = [row for row in rows_of(name, controls=controls) if not is_done(done, row, seed, parts)]
             if not missing:
                 continue
             results = run_one(encoded, plan, name, choice, seed, refit=refit, controls=controls)
@@ -147,15 +144,32 @@ def run_all(
                 _show(results[row])
 
 
+def chosen_for(choices: dict[str, Choice], plan: Plan, name: str) -> tuple[Choice, Choice | None]:
+    """Return how a method is trained, and how its head is fitted anew, where that is a row.
+
+    Raises:
+        SystemExit: it is not tuned.
+    """
+    tuned = METHODS[name].like or name
+    refit_row = METHODS[tuned].refitted
+    refit = _choice(choices, plan, refit_row) if METHODS[name].refitted and refit_row else None
+    return _choice(choices, plan, tuned), refit
+
+
 def _choice(choices: dict[str, Choice], plan: Plan, tuned: str) -> Choice:
     if tuned not in choices:
         raise SystemExit(f"{tuned} is not tuned for {plan.tuned_on or plan.name}: run tune.py first")
     return choices[tuned]
 
 
-def _made_with(plan: Plan, choice: Choice, refit: Choice | None) -> dict[str, Any]:
-    """Return all that a result depends on besides method and seed, as it is kept."""
-    parts = {"setup": asdict(plan), "choice": asdict(choice), "refit": refit and asdict(refit)}
+def made_with(plan: Plan, method: Method, choice: Choice, refit: Choice | None) -> dict[str, Any]:
+    """Return all that a result depends on besides algorithm and seed, as it is kept."""
+    parts = {
+        "setup": asdict(plan),
+        "terms": method.terms,
+        "choice": asdict(choice),
+        "refit": refit and asdict(refit),
+    }
     kept: dict[str, Any] = json.loads(json.dumps(parts))
     return kept
 

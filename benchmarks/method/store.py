@@ -3,8 +3,8 @@
 Rules:
     1. It lies beside the tables that are made of it, so on any machine a further method, setting or seed is run
        alone and compared with all that was published.
-    2. A line says all that its numbers depend on besides the code: plan, method, seed, rates. What was run
-       otherwise is refused, never mixed in.
+    2. A line says all that its numbers depend on besides the code: plan, method, its terms, seed, rates. What was
+       run otherwise is refused, never mixed in.
     3. A line is written when its run has been measured, so a stop loses the run in progress and no other.
 """
 

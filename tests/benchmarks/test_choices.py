@@ -41,4 +41,8 @@ def test_all_candidates_meet_the_first_deal_and_the_best_of_them_the_others():
 def test_no_candidate_is_tried_twice(name):
     assert len(set(candidates(name))) == len(candidates(name))
     assert bool(candidates(name)) == (name != "ours with no noise")
-    assert len(set(CANDIDATES)) == len(CANDIDATES)
+
+
+@pytest.mark.parametrize("trained", ["probe", "pFedBayesPT", "Ditto"])
+def test_whatever_is_trained_has_as_many_tries(trained):
+    assert len(candidates(trained)) == len(CANDIDATES) == len(set(CANDIDATES))

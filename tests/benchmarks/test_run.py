@@ -1,7 +1,15 @@
 """What a run leaves behind: one training, and a row for each thing that is said of it."""
 
+from pathlib import Path
+
+import pytest
 from catalogue import METHODS, PROMPTS
-from run import rows_of
+from choices import read_choices
+from plans import PLANS
+from run import chosen_for, made_with, rows_of
+from store import file_of, is_done, read_runs
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def test_a_refitted_head_is_a_row_of_the_same_training():
@@ -20,3 +28,20 @@ def test_every_method_that_is_run_by_default_is_in_the_catalogue():
 
 def test_every_method_can_be_named_on_the_command_line():
     assert not [name for name in METHODS if "," in name]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [plan for plan in PLANS.values() if file_of(RESULTS, plan.name).exists()],
+    ids=lambda plan: plan.name,
+)
+def test_published_runs_are_what_plans_catalogue_and_tuning_say_today(plan):
+    chosen = read_choices(RESULTS / "tuning.csv")[plan.tuned_on or plan.name]
+    runs = read_runs(file_of(RESULTS, plan.name))
+    checked = set()
+    for name, method in METHODS.items():
+        for row in (row for row in rows_of(name, controls=True) if row in runs):
+            parts = made_with(plan, method, *chosen_for(chosen, plan, name))
+            assert all(is_done(runs, row, seed, parts) for seed in runs[row])
+            checked.add(row)
+    assert checked == set(runs)

@@ -99,7 +99,7 @@ def test_a_class_that_came_after_the_statistics_weighs_as_the_rarest():
 
 
 @pytest.mark.parametrize("frequencies", [None, torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)])
-def test_the_head_of_a_fold_is_that_of_the_other_images_alone(frequencies):
+def test_the_head_of_a_fold_is_that_of_the_other_images_alone_held_by_its_own_ridge(frequencies):
     readout, labels = normal(20, 6), torch.arange(20) % C
     folds = folds_of(labels, F)
     before = heads(6)
@@ -108,7 +108,8 @@ def test_the_head_of_a_fold_is_that_of_the_other_images_alone(frequencies):
         others = folds != fold
         its_own = {f"head.{part}": before[f"folds.{part}"].chunk(F)[fold] for part in ("weight", "bias")}
         images = readout[others], labels[others], folds[others]
-        alone = fitted_heads(HEAD, *images, before | its_own, frequencies)
+        config = replace(HEAD, ridge=HEAD.fold_ridge)
+        alone = fitted_heads(config, *images, before | its_own, frequencies)
         torch.testing.assert_close(fitted["folds.weight"].chunk(F)[fold], alone["head.weight"])
         torch.testing.assert_close(fitted["folds.bias"].chunk(F)[fold], alone["head.bias"])
     assert not torch.allclose(*fitted["folds.weight"].chunk(F))
@@ -134,7 +135,7 @@ def test_a_head_that_is_fitted_afresh_is_the_ridge_regression_in_logits():
 
 def test_a_firm_prior_holds_a_head_to_the_federations():
     readout, labels, before = normal(20, 6), torch.arange(20) % C, heads(6)
-    config = replace(HEAD, carry_over=0.9, ridge=1e6)
+    config = replace(HEAD, carry_over=0.9, ridge=1e6, fold_ridge=1e6)
     fitted = fitted_heads(config, readout, labels, folds_of(labels, F), before)
     for name, value in fitted.items():
         torch.testing.assert_close(value, 0.9 * before[name], rtol=1e-4, atol=1e-4)

@@ -117,7 +117,8 @@ class HeadConfig:
         grid_size: g; of that block's patches the means over g x g cells join it, so it knows what is where.
         cross_fit_folds: F; 0: the head is trained along with the prompts. 2 or more: heads are fitted in closed
             form at the end of a round, and prompts are trained against the one that has not seen their image.
-        ridge: lambda of a head in closed form, per number of the read-out.
+        ridge: lambda of the head that answers, in closed form, per number of the read-out.
+        fold_ridge: lambda of the heads that prompts are trained against.
         carry_over: kappa, the share of the federation's head that a site's is held to; 0: it is fitted afresh.
         relaxation: omega, how far a site's head moves towards the closed form; 1: to it, more: beyond it.
         logit_scale: from the regression's outputs to logits.
@@ -129,6 +130,7 @@ class HeadConfig:
     personal_residual: bool = False
     cross_fit_folds: int = 0
     ridge: float = 3.0
+    fold_ridge: float = 10.0
     carry_over: float = 0.99
     relaxation: float = 1.8
     logit_scale: float = 12.0
@@ -136,7 +138,7 @@ class HeadConfig:
     def __post_init__(self) -> None:
         if self.mid_block is not None:
             _require_positive(self, "mid_block")
-        _require_positive(self, "grid_size", "ridge", "logit_scale")
+        _require_positive(self, "grid_size", "ridge", "fold_ridge", "logit_scale")
         _require(self, "carry_over", lambda value: 0 <= value <= 1, "0 to 1")
         _require(self, "relaxation", lambda value: 0 < value < 2, "more than 0 and less than 2")
         _require(self, "cross_fit_folds", lambda value: value == 0 or value >= 2, "0, or 2 or more")

@@ -2,14 +2,15 @@
 
 A site deals its images to F folds. After training it fits, for every fold f and once for all images,
 
-    V_f = argmin sum_{i: fold(i) != f} w_i |y_i - 1/C - V z_i|^2 + lambda R |V - kappa W_f|^2
+    V_f = argmin sum_{i: fold(i) != f} w_i |y_i - 1/C - V z_i|^2 + lambda_f R |V - kappa W_f|^2
     W_f' = kappa W_f + omega (V_f - kappa W_f)
 
 over the standardised read-outs z_i in R^R, with a one for the bias, under the central prompt, y_i one-hot, W_f what
 the round began with. V_f is the posterior mean of a Gaussian model whose prior is centred on the federation's head,
 and omega in (0, 2) steps beyond it. Logits are s W z. The coordinator's mean over sites is the next round's, so
 round by round it nears the head of all sites' images; omega is above 1 since every site sees other directions than
-the rest, and a mean of steps that are right for one site each is too short for all.
+the rest, and a mean of steps that are right for one site each is too short for all. lambda_f is `fold_ridge`, and
+`ridge` for all images: a head that fits less closely leaves prompts more to learn (docs/adr/0007).
 
 -log softmax(W_{fold(i)} z_i + b_{fold(i)})_{y_i} trains prompts and generator. A head that is trained along with
 the prompts fits the training images long before the prompts have learned anything, and then no gradient is left;
@@ -112,11 +113,12 @@ def fitted_heads(
         frequencies: of the classes over all sites' images, if every class is to weigh the same.
     """
     weights = torch.ones_like(readout[:, 0]) if frequencies is None else class_weights(labels, frequencies)
-    head = _fit(config, readout, labels, weights, (before["head.weight"], before["head.bias"]))
+    head = _fit(config, config.ridge, readout, labels, weights, (before["head.weight"], before["head.bias"]))
     old = (before[f"folds.{part}"].chunk(config.cross_fit_folds) for part in ("weight", "bias"))
+    rests = [folds != fold for fold in range(config.cross_fit_folds)]
     others = [
-        _fit(config, readout[folds != fold], labels[folds != fold], weights[folds != fold], pair)
-        for fold, pair in enumerate(zip(*old, strict=True))
+        _fit(config, config.fold_ridge, readout[rest], labels[rest], weights[rest], pair)
+        for rest, pair in zip(rests, zip(*old, strict=True), strict=True)
     ]
     fold_weights, fold_biases = (torch.cat(parts) for parts in zip(*others, strict=True))
     return {
@@ -139,6 +141,7 @@ def _central_readouts(model: PromptedClassifier, source: ContextSource) -> Float
 
 def _fit(
     config: HeadConfig,
+    ridge: float,
     readout: Float[Tensor, "N R"],
     labels: Int[Tensor, " N"],
     weights: Float[Tensor, " N"],
@@ -148,7 +151,7 @@ def _fit(
     centre = [config.carry_over / config.logit_scale * part for part in before]
     targets = one_hot(labels, len(centre[1])).to(readout.dtype)
     missed = targets - 1 / targets.shape[1] - linear(readout, *centre)
-    change = ridge_regression(readout, missed, weights, config.ridge * readout.shape[1])
+    change = ridge_regression(readout, missed, weights, ridge * readout.shape[1])
     weight, bias = (
         config.logit_scale * (old + config.relaxation * new) for old, new in zip(centre, change, strict=True)
     )

@@ -88,7 +88,13 @@ class HeadSpecification(Message):
         "then has F + 1 heads. 1 is not allowed.",
     )
     ridge: PositiveFloat = Field(
-        default=3.0, description="lambda of a head in closed form, per number of the read-out."
+        default=3.0,
+        description="lambda of the head that answers, in closed form, per number of the read-out.",
+    )
+    fold_ridge: PositiveFloat = Field(
+        default=10.0,
+        description="lambda of the heads that prompts are trained against: one that fits less closely leaves "
+        "prompts more to learn.",
     )
     carry_over: UnitShare = Field(
         default=0.99,
