@@ -115,11 +115,10 @@ def fitted_heads(
     weights = torch.ones_like(readout[:, 0]) if frequencies is None else class_weights(labels, frequencies)
     head = _fit(config, config.ridge, readout, labels, weights, (before["head.weight"], before["head.bias"]))
     old = (before[f"folds.{part}"].chunk(config.cross_fit_folds) for part in ("weight", "bias"))
-    rests = [folds != fold for fold in range(config.cross_fit_folds)]
-    others = [
-        _fit(config, config.fold_ridge, readout[rest], labels[rest], weights[rest], pair)
-        for rest, pair in zip(rests, zip(*old, strict=True), strict=True)
-    ]
+    others = []
+    for fold, pair in enumerate(zip(*old, strict=True)):
+        rest = folds != fold
+        others.append(_fit(config, config.fold_ridge, readout[rest], labels[rest], weights[rest], pair))
     fold_weights, fold_biases = (torch.cat(parts) for parts in zip(*others, strict=True))
     return {
         "head.weight": head[0],
