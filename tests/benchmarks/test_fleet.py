@@ -3,11 +3,13 @@
 import io
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from baselines.closed_form import fit_ridge, refit_ridge
+from baselines.pfedpg import descended
 from catalogue import METHODS
 from choices import Choice
 from fleet import Control, Fleet, average, federate, is_head, is_residual
@@ -205,6 +207,20 @@ def test_every_method_learns_an_easy_task_and_answers_with_probabilities(encoded
     answers = fleet.answer(method.fit(fleet, Choice(num_rounds=5)), num_samples=2)
     torch.testing.assert_close(answers.probabilities.sum(-1), torch.ones(3, 26))
     assert np.mean([row["accuracy"] for row in site_measures(answers)]) > 0.5
+
+
+def test_pfedpgs_server_steps_towards_what_sites_trained_and_never_past_it():
+    """With a constant step embeddings and map grew each other, and prompts were a thousand times too long."""
+    generator = torch.Generator().manual_seed(0)
+    sites, weights = torch.randn(6, 16, generator=generator) / 4, torch.zeros(16, 500)
+    trained = 20 * torch.randn(6, 500, generator=generator)
+    left = [trained.norm()]
+    for _ in range(10):
+        sites, weights = descended(sites, weights, trained - sites @ weights)
+        left.append((trained - sites @ weights).norm())
+    assert all(after < before for before, after in pairwise(left))
+    assert left[1] > 0.1 * left[0]
+    assert left[-1] < 0.05 * left[0]
 
 
 def test_without_prompts_a_linear_probe_on_the_frozen_readout_is_trained(encoded):
