@@ -45,7 +45,7 @@ BENCH_OPTIONS = --cache $(BENCH_CACHE) --weights $(BACKBONE) --out $(if $(QUICK)
 
 bench-method: $(BENCH_DATA) ## Compare the method with its rivals (QUICK=1: a few minutes, untuned)
 	$(if $(QUICK),,$(BIN)/python benchmarks/method/tune.py $(BENCH_OPTIONS))
-	$(BIN)/python benchmarks/method/run.py $(BENCH_OPTIONS) $(if $(QUICK),--quick --seeds 1,--controls)
+	$(BIN)/python benchmarks/method/run.py $(BENCH_OPTIONS) $(if $(QUICK),--quick --seeds 1)
 
 bench-trust: $(VENV)/.ready ## Who may do what, 20,000 bad inputs, tampering, replays (QUICK=1: fewer)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trust/run.py $(if $(QUICK),--quick)

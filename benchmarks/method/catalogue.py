@@ -120,37 +120,11 @@ METHODS: dict[str, Method] = {
         posterior=_SEMI_IMPLICIT, refitted="ours with its head trained along + refit", like="FedAvg-VPT"
     ),
 }
-ABLATIONS = (
-    "ours with dropout for noise",
-    "ours with explicit noise alone",
-    "ours with K = 0",
-    "ours with beta = 0",
-    "ours reading style",
-    "ours with its head trained along",
-)
-_CONTROL_RUNS = ("ours with one prompt for all", "ours with no noise", *ABLATIONS)
+_CONTROL_RUNS = tuple(name for name in METHODS if name.startswith("ours "))
 CONTROLS = (
     *_CONTROL_RUNS,
     *(name for run in _CONTROL_RUNS if (name := METHODS[run].refitted) is not None),
     *_TAKEN_AWAY,
 )
-HEADS = ("Fed3R", "FedNCM", "probe", "local probe")
-PROMPTS = (
-    "FedAvg-VPT",
-    "SGPT-like",
-    "class mixing",
-    "pFedPG",
-    "pFedPG with shared head",
-    OURS,
-    "ours with one prompt for all",
-    "ours with no noise",
-    "FedProx",
-    "pFedBayes",
-    "local",
-    "FedPer",
-    "FedRep",
-    "FedBABU",
-    "Ditto",
-    "pFedMe",
-    "APFL",
-)
+RIVALS_AND_OURS = tuple(name for name in METHODS if name not in CONTROLS)
+NEAREST_AND_OURS = ("Fed3R", "FedNCM", "probe", "FedAvg-VPT", OURS)

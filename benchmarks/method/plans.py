@@ -94,6 +94,9 @@ SIZES: dict[str, Plan] = {
     )
 }
 PLANS = SETTINGS | SIZES
+IN_FULL = _LETTERS.name
+"""The one under which all rivals and controls are run."""
+
 QUICK = replace(
     _LETTERS,
     name="quick-letters-F2",

@@ -3,24 +3,28 @@
     python benchmarks/method/run.py --cache DIR --weights FILE --out DIR [--plans A,B] [--methods A,B] [--seeds 5]
     python benchmarks/method/run.py ... --quick
 
+Without names: the nearest rivals and ours under every setting, and all rivals and controls under the one of
+`plans.IN_FULL`. That is what is published.
+
 The tables and plots are made of all runs in `<out>/runs` (`store.py`), those of earlier commands included.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from baselines.closed_form import refit_ridge
-from catalogue import ABLATIONS, HEADS, METHODS, PROMPTS, Method
+from catalogue import METHODS, NEAREST_AND_OURS, RIVALS_AND_OURS, Method
 from choices import QUICK_CHOICE, Choice, read_choices
 from fleet import Answers, Fleet, Parameters
 from measures import curves, pooled_measures, site_measures
 from partition import Partition, partition
-from plans import IMAGE_SIZE, MID_BLOCK, PLANS, QUICK, SETTINGS, SIZES, Plan
+from plans import IMAGE_SIZE, IN_FULL, MID_BLOCK, PLANS, QUICK, SETTINGS, SIZES, Plan
 from plots import draw_plots
 from pools import Encoded, encode_pool, load_pool, thin
 from report import write_overall, write_tables
@@ -28,8 +32,14 @@ from store import Run, append_run, file_of, is_done, read_runs
 
 from pfedbayespt.model.config import HeadConfig, ModelConfig
 
-DEFAULT_METHODS = (*HEADS, *PROMPTS)
 POOLS = {"letters": "letters-a.npz", "ideograms": "ideograms"}
+
+
+def methods_of(plan: Plan) -> tuple[str, ...]:
+    """Return what is run under a plan where nothing is named."""
+    if plan.name == IN_FULL:
+        return tuple(METHODS)
+    return RIVALS_AND_OURS if plan is QUICK else NEAREST_AND_OURS
 
 
 def build_fleet(
@@ -122,7 +132,7 @@ def _measures_of(answers: Answers) -> dict[str, Any]:
 def run_all(
     encoded: Encoded,
     plan: Plan,
-    names: list[str],
+    names: Sequence[str],
     seeds: range,
     file: Path,
     choices: dict[str, Choice],
@@ -202,7 +212,7 @@ def main() -> None:
     """Run the command line."""
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
-    plans = [QUICK] if options.quick else [PLANS[name] for name in options.plans.split(",")]
+    plans = [QUICK] if options.quick else [PLANS[name] for name in options.plans]
     chosen = {} if options.quick else read_choices(options.out / "tuning.csv")
     summaries = []
     for plan in plans:
@@ -210,9 +220,10 @@ def main() -> None:
         tuned = chosen.get(plan.tuned_on or plan.name, {})
         rows = [row for name in METHODS for row in rows_of(name, controls=False)]
         choices = dict.fromkeys(rows, QUICK_CHOICE) if options.quick else tuned
-        names = [*options.methods.split(","), *(ABLATIONS if options.controls else ())]
+        names = options.methods or methods_of(plan)
         file = file_of(options.out, plan.name)
-        run_all(encoded, plan, names, range(options.seeds), file, choices, controls=options.controls)
+        controls = plan.name == IN_FULL
+        run_all(encoded, plan, names, range(options.seeds), file, choices, controls=controls)
         runs = read_runs(file)
         draw_plots(runs, plan.name, encoded.pool.domain_names, options.out)
         summaries.append(write_tables(runs, plan.name, options.out))
@@ -222,6 +233,11 @@ def main() -> None:
         print(json.dumps(summary))
 
 
+def names_of(text: str) -> list[str]:
+    """Return the names of a list with commas, as the command line has them."""
+    return text.split(",")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare federated methods over one frozen trunk.")
     parser.add_argument("--cache", type=Path, required=True, help="holds data/ and contexts/")
@@ -229,12 +245,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, help="for runs, tables and plots; holds tuning.csv"
     )
-    parser.add_argument("--plans", default=",".join(PLANS), help="comma-separated names of plans.py")
-    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help="names of catalogue.py")
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
-        "--controls", action="store_true", help="also the ablations, and ours without eps, u, ..."
+        "--plans", type=names_of, default=list(SETTINGS), help="comma-separated names of plans.py"
     )
+    parser.add_argument("--methods", type=names_of, help="names of catalogue.py")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a small federation, untuned")
     parser.add_argument("--threads", type=int, default=1)
     return parser

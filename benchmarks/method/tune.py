@@ -9,6 +9,7 @@ Rules:
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,9 @@ from choices import (
 )
 from fleet import Answers, Fleet, Parameters
 from measures import site_measures
-from plans import PLANS, Plan
+from plans import PLANS, SETTINGS, Plan
 from pools import Encoded
-from run import DEFAULT_METHODS, build_fleet, load_encoded
+from run import build_fleet, load_encoded, methods_of, names_of
 
 
 def candidates(name: str) -> tuple[Choice, ...]:
@@ -46,7 +47,7 @@ def candidates(name: str) -> tuple[Choice, ...]:
     return PROMPT_CANDIDATES if "cross_fit_folds" in METHODS[name].head else CANDIDATES
 
 
-def tune(encoded: Encoded, plan: Plan, names: list[str], file: Path) -> None:
+def tune(encoded: Encoded, plan: Plan, names: Sequence[str], file: Path) -> None:
     """Make the tries that the table lacks."""
     for name in names:
         while missing := due(candidates(name), read_tries(file).get((plan.name, name), {})):
@@ -102,16 +103,16 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="holds data/ and contexts/")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    tuned = [plan.name for plan in PLANS.values() if not plan.tuned_on]
-    parser.add_argument("--plans", default=",".join(tuned))
-    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS))
+    tuned = [plan.name for plan in SETTINGS.values() if not plan.tuned_on]
+    parser.add_argument("--plans", type=names_of, default=tuned)
+    parser.add_argument("--methods", type=names_of)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for name in options.plans.split(","):
+    for name in options.plans:
         plan = PLANS[name]
         encoded = load_encoded(plan, options.cache, options.weights)
-        tune(encoded, plan, options.methods.split(","), options.out / "tuning.csv")
+        tune(encoded, plan, options.methods or methods_of(plan), options.out / "tuning.csv")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from catalogue import METHODS, PROMPTS
+from catalogue import CONTROLS, METHODS, OURS
 from choices import read_choices
-from plans import PLANS
-from run import chosen_for, made_with, rows_of
+from plans import IN_FULL, PLANS, QUICK, SETTINGS
+from run import chosen_for, made_with, methods_of, rows_of
 from store import file_of, is_done, read_runs
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -22,8 +22,17 @@ def test_controls_are_rows_where_they_are_asked_for():
     assert "ours, u off" not in rows_of("pFedBayesPT", controls=False)
 
 
-def test_every_method_that_is_run_by_default_is_in_the_catalogue():
-    assert set(PROMPTS) <= set(METHODS)
+def test_nothing_is_published_that_is_not_run_where_nothing_is_named():
+    """So one command reproduces every number."""
+    for plan in SETTINGS.values():
+        made = {row for name in methods_of(plan) for row in rows_of(name, controls=plan.name == IN_FULL)}
+        assert read_runs(file_of(RESULTS, plan.name)).keys() <= made
+
+
+def test_a_quick_run_has_every_rival_and_no_control():
+    assert OURS in methods_of(QUICK)
+    assert "APFL" in methods_of(QUICK)
+    assert not set(methods_of(QUICK)) & set(CONTROLS)
 
 
 def test_every_method_can_be_named_on_the_command_line():
