@@ -66,6 +66,11 @@ class Method:
 OURS = "pFedBayesPT"
 OURS_REFITTED = "pFedBayesPT + refit"
 
+_CLOSED_FORM: dict[str, Any] = {
+    "frozen_readout": True,
+    "closed_form": True,
+    "head": {"personal_residual": False},  # nothing would train it, and sites with one add no class prior
+}
 _HEAD_ROUNDS = {"head_rounds": 10}
 _SEMI_IMPLICIT = {"family": "semi_implicit"}
 _DETERMINISTIC = {"family": "deterministic"}
@@ -104,8 +109,8 @@ METHODS: dict[str, Method] = {
     "SGPT-like": Method(posterior=_DETERMINISTIC, condition=conditions.group),
     "class mixing": Method(posterior=_DETERMINISTIC, condition=conditions.classes),
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
-    "Fed3R": Method(closed_form.fit_ridge, frozen_readout=True, closed_form=True),
-    "FedNCM": Method(closed_form.fit_class_means, frozen_readout=True, closed_form=True),
+    "Fed3R": Method(closed_form.fit_ridge, **_CLOSED_FORM),
+    "FedNCM": Method(closed_form.fit_class_means, **_CLOSED_FORM),
     OURS: Method(**_OURS, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
     "ours with one prompt for all": _control(
         posterior={"family": "shared"}, refitted="ours with one prompt for all + refit"
