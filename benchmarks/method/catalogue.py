@@ -4,7 +4,7 @@ Every trained method has the same trunk, insertion, read-out, head options, epoc
 and rounds come from `choices.py`, with the same candidates for all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,15 @@ from baselines import (
     pfedme,
     pfedpg,
 )
-from choices import Choice
+from choices import (
+    CANDIDATES,
+    HEAD_CANDIDATES,
+    LONG_CANDIDATES,
+    PROMPT_CANDIDATES,
+    RIDGE_CANDIDATES,
+    SCALE_CANDIDATES,
+    Choice,
+)
 from fleet import Condition, Control, Fleet, Parameters
 
 Fit = Callable[[Fleet, Choice], Parameters]
@@ -39,7 +47,8 @@ class Method:
         head: changes to the head's configuration.
         condition: what the generator reads; None: the image's frozen features.
         frozen_readout: no prompts at all: a linear probe.
-        closed_form: no rounds; what is tuned is how the sums become a head.
+        candidates: what is tried for it.
+        personal: sites answer with parameters of their own, so there is no model for a site that never trained.
         refitted: a further row: the same parameters, but the head fitted anew, in closed form over the prompted
             read-out.
         like: the method whose tuning it takes, so that a control differs in one thing; None: tuned itself.
@@ -52,7 +61,8 @@ class Method:
     head: Mapping[str, Any] = field(default_factory=dict)
     condition: Condition | None = None
     frozen_readout: bool = False
-    closed_form: bool = False
+    candidates: Sequence[Choice] = CANDIDATES
+    personal: bool = False
     refitted: str | None = None
     like: str | None = None
     controls: Mapping[str, Control] = field(default_factory=dict)
@@ -68,7 +78,6 @@ OURS_REFITTED = "pFedBayesPT + refit"
 
 _CLOSED_FORM: dict[str, Any] = {
     "frozen_readout": True,
-    "closed_form": True,
     "head": {"personal_residual": False},  # nothing would train it, and sites with one add no class prior
 }
 _HEAD_ROUNDS = {"head_rounds": 10}
@@ -93,25 +102,26 @@ def _control(**changes: Any) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "probe": Method(frozen_readout=True),
-    "local": Method(local.fit),
-    "local probe": Method(local.fit, frozen_readout=True),
+    "probe": Method(frozen_readout=True, candidates=HEAD_CANDIDATES),
+    "local": Method(local.fit, personal=True),
+    "local probe": Method(local.fit, frozen_readout=True, candidates=HEAD_CANDIDATES, personal=True),
     "FedAvg-VPT": Method(refitted="FedAvg-VPT + refit"),
+    "FedAvg-VPT of 20 rounds": Method(candidates=LONG_CANDIDATES),
     "FedProx": Method(fedprox.fit),
-    "FedPer": Method(fedper.fit),
-    "FedRep": Method(fedrep.fit),
-    "FedBABU": Method(fedbabu.fit),
-    "Ditto": Method(ditto.fit),
-    "pFedMe": Method(pfedme.fit),
-    "APFL": Method(apfl.fit),
-    "pFedPG": Method(pfedpg.fit),
+    "FedPer": Method(fedper.fit, personal=True),
+    "FedRep": Method(fedrep.fit, personal=True),
+    "FedBABU": Method(fedbabu.fit, personal=True),
+    "Ditto": Method(ditto.fit, personal=True),
+    "pFedMe": Method(pfedme.fit, personal=True),
+    "APFL": Method(apfl.fit, personal=True),
+    "pFedPG": Method(pfedpg.fit, personal=True),
     "pFedPG with shared head": Method(pfedpg.fit_shared_head),
     "SGPT-like": Method(posterior=_DETERMINISTIC, condition=conditions.group),
     "class mixing": Method(posterior=_DETERMINISTIC, condition=conditions.classes),
     "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
-    "Fed3R": Method(closed_form.fit_ridge, **_CLOSED_FORM),
-    "FedNCM": Method(closed_form.fit_class_means, **_CLOSED_FORM),
-    OURS: Method(**_OURS, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
+    "Fed3R": Method(closed_form.fit_ridge, candidates=RIDGE_CANDIDATES, **_CLOSED_FORM),
+    "FedNCM": Method(closed_form.fit_class_means, candidates=SCALE_CANDIDATES, **_CLOSED_FORM),
+    OURS: Method(**_OURS, candidates=PROMPT_CANDIDATES, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
     "ours with one prompt for all": _control(
         posterior={"family": "shared"}, refitted="ours with one prompt for all + refit"
     ),

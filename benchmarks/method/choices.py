@@ -43,6 +43,11 @@ NUM_FINALISTS = 2
 QUICK_CHOICE = Choice(5e-3, 2e-3, 4)
 _PROMPT_RATES, _HEAD_RATES = (5e-3, 2e-2), (4e-4, 1e-3)
 CANDIDATES = tuple(Choice(rate, head_rate) for rate in _PROMPT_RATES for head_rate in _HEAD_RATES)
+LONG_CANDIDATES = tuple(
+    Choice(rate, head_rate, num_rounds=20) for rate in (2e-2, 5e-2) for head_rate in (1e-3, 2.5e-3)
+)
+"""Beyond what is best of the others: whether rounds and rates are what rivals lack."""
+
 HEAD_CANDIDATES = tuple(
     Choice(head_learning_rate=rate, num_rounds=rounds) for rate in _HEAD_RATES for rounds in (10, 20)
 )
@@ -54,6 +59,9 @@ RIDGE_CANDIDATES = tuple(
     for ridge in (300.0, 1000.0, 3000.0, 10000.0)
     for scale in (7.0, 10.0, 14.0, 20.0)
 )
+SCALE_CANDIDATES = tuple(Choice(logit_scale=scale) for scale in (3.0, 5.0, 7.0, 10.0))
+"""Of class means, which have no lambda."""
+
 COLUMNS = ("plan", "method", "deal", *(f.name for f in fields(Choice)), "accuracy", "nll")
 
 Tries = dict[Choice, dict[int, float]]

@@ -130,7 +130,7 @@ class Fleet:
         trainable: Callable[[str], bool] = lambda _: True,
         penalty: Penalty | None = None,
         view: View = lambda parameters: parameters,
-        base: Parameters | None = None,
+        num_rounds: int | None = None,
     ) -> Parameters:
         """Run local epochs at every site at once and return the sites' parameters.
 
@@ -141,14 +141,14 @@ class Fleet:
             trainable: which parameters move.
             penalty: a further loss per site, [C], of the stacked parameters.
             view: from the trained parameters to those that predict (mixtures of models).
-            base: where the prior over m is centred; `start` if None.
+            num_rounds: over which the learning rates fall; the fleet's if None.
         """
         values = {n: p.clone().requires_grad_(trainable(n)) for n, p in start.items()}
         moving = [n for n in values if values[n].requires_grad]
-        share = learning_rate_share(self.training, round_number, self.num_rounds)
+        share = learning_rate_share(self.training, round_number, num_rounds or self.num_rounds)
         groups = parameter_groups({n: values[n] for n in moving}, self.training, share)
         optimizer = torch.optim.AdamW(groups, weight_decay=self.training.weight_decay, fused=True)
-        centre = (base or start)["posterior.mean"].detach()
+        centre = start["posterior.mean"].detach()
         streams = [self._streams(round_number, site) for site in range(self.num_sites)]
         for _ in range(self.training.local_epochs if epochs is None else epochs):
             for indices, noises in self._batches(streams):
@@ -199,11 +199,12 @@ class Fleet:
         return Answers(mean, self.labels[self.test_indices], epistemic, self.domains[self.test_indices])
 
     def answer_unseen(self, parameters: Parameters, test: np.ndarray, num_samples: int) -> Answers:
-        """Predict the images [U, N] of sites that never trained, with the sites' mean and no class prior."""
+        """Predict the images [U, N] of sites that never trained: the sites' mean, no class prior, no residual."""
         stranger = copy(self)
         stranger.num_sites, stranger.test_indices = len(test), torch.from_numpy(test)
         stranger.log_prior, stranger.condition = None, self.condition.mean(0, keepdim=True)
-        return stranger.answer(stranger.stack(average(parameters)), num_samples)
+        mean = {n: torch.zeros_like(p) if is_residual(n) else p for n, p in average(parameters).items()}
+        return stranger.answer(stranger.stack(mean), num_samples)
 
     def readouts(self, indices: Tensor) -> Tensor:
         """Return the standardised read-out of the frozen trunk."""

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from baselines.closed_form import refit_ridge
 from catalogue import METHODS, NEAREST_AND_OURS, RIVALS_AND_OURS, Method
@@ -24,7 +25,7 @@ from choices import QUICK_CHOICE, Choice, read_choices
 from fleet import Answers, Fleet, Parameters
 from measures import curves, pooled_measures, site_measures
 from partition import Partition, partition
-from plans import IMAGE_SIZE, IN_FULL, MID_BLOCK, PLANS, QUICK, SETTINGS, SIZES, Plan
+from plans import IMAGE_SIZE, IN_FULL, MID_BLOCK, PLANS, PUBLISHED, QUICK, SETTINGS, SIZES, Plan
 from plots import draw_plots
 from pools import Encoded, encode_pool, load_pool, thin
 from report import write_overall, write_tables
@@ -91,14 +92,15 @@ def run_one(
     parameters = method.fit(fleet, choice)
     trained = time.process_time()
     readouts = fleet.test_readouts(parameters, plan.num_samples)
-    results = {name: _measured(fleet, parameters, readouts, plan, split)}
+    unseen = split.unseen[:0] if method.personal else split.unseen
+    results = {name: _measured(fleet, parameters, readouts, plan, unseen)}
     results[name] |= {
         "training_cpu_seconds": trained - started,
         "prediction_cpu_seconds": time.process_time() - trained,
     }
     if method.refitted and refit:
         refitted = refit_ridge(fleet, parameters, fleet.central_readouts(parameters), refit)
-        results[method.refitted] = _measured(fleet, refitted, readouts, plan, split)
+        results[method.refitted] = _measured(fleet, refitted, readouts, plan, unseen)
     for row, control in (method.controls if controls else {}).items():
         results[row] = _measures_of(fleet.answer(parameters, plan.num_samples, control))
     common = {
@@ -111,12 +113,12 @@ def run_one(
 
 
 def _measured(
-    fleet: Fleet, parameters: Parameters, readouts: torch.Tensor, plan: Plan, split: Partition
+    fleet: Fleet, parameters: Parameters, readouts: torch.Tensor, plan: Plan, unseen: np.ndarray
 ) -> dict[str, Any]:
-    """Measure at the sites, from their read-outs, and zero-shot at those that never trained."""
+    """Measure at the sites, from their read-outs, and zero-shot at those that never trained, [U, N] images."""
     measured = _measures_of(fleet.answer_from(readouts, parameters))
-    if len(split.unseen):
-        strangers = fleet.answer_unseen(parameters, split.unseen, plan.num_samples)
+    if len(unseen):
+        strangers = fleet.answer_unseen(parameters, unseen, plan.num_samples)
         measured["unseen"] = site_measures(strangers)
     return measured
 
@@ -246,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, help="for runs, tables and plots; holds tuning.csv"
     )
     parser.add_argument(
-        "--plans", type=names_of, default=list(SETTINGS), help="comma-separated names of plans.py"
+        "--plans", type=names_of, default=list(PUBLISHED), help="comma-separated names of plans.py"
     )
     parser.add_argument("--methods", type=names_of, help="names of catalogue.py")
     parser.add_argument("--seeds", type=int, default=5)

@@ -16,35 +16,17 @@ import numpy as np
 import torch
 from baselines.closed_form import refit_ridge
 from catalogue import METHODS
-from choices import (
-    CANDIDATES,
-    COLUMNS,
-    DEALS,
-    HEAD_CANDIDATES,
-    PROMPT_CANDIDATES,
-    RIDGE_CANDIDATES,
-    Choice,
-    due,
-    read_choices,
-    read_tries,
-    row_of,
-)
+from choices import COLUMNS, DEALS, RIDGE_CANDIDATES, Choice, due, read_choices, read_tries, row_of
 from fleet import Answers, Fleet, Parameters
 from measures import site_measures
-from plans import PLANS, SETTINGS, Plan
+from plans import PLANS, PUBLISHED, Plan
 from pools import Encoded
 from run import build_fleet, load_encoded, methods_of, names_of
 
 
-def candidates(name: str) -> tuple[Choice, ...]:
+def candidates(name: str) -> Sequence[Choice]:
     """Return what is tried for a method; controls have nothing of their own to tune."""
-    if METHODS[name].like is not None:
-        return ()
-    if METHODS[name].closed_form:
-        return RIDGE_CANDIDATES
-    if METHODS[name].frozen_readout:
-        return HEAD_CANDIDATES
-    return PROMPT_CANDIDATES if "cross_fit_folds" in METHODS[name].head else CANDIDATES
+    return () if METHODS[name].like is not None else METHODS[name].candidates
 
 
 def tune(encoded: Encoded, plan: Plan, names: Sequence[str], file: Path) -> None:
@@ -103,7 +85,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="holds data/ and contexts/")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    tuned = [plan.name for plan in SETTINGS.values() if not plan.tuned_on]
+    tuned = [plan.name for plan in PUBLISHED.values() if not plan.tuned_on]
     parser.add_argument("--plans", type=names_of, default=tuned)
     parser.add_argument("--methods", type=names_of)
     parser.add_argument("--threads", type=int, default=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from catalogue import CONTROLS, METHODS, OURS
 from choices import read_choices
-from plans import IN_FULL, PLANS, QUICK, SETTINGS
+from plans import IN_FULL, PLANS, PUBLISHED, QUICK
 from run import chosen_for, made_with, methods_of, rows_of
 from store import file_of, is_done, read_runs
 
@@ -24,9 +24,17 @@ def test_controls_are_rows_where_they_are_asked_for():
 
 def test_nothing_is_published_that_is_not_run_where_nothing_is_named():
     """So one command reproduces every number."""
-    for plan in SETTINGS.values():
+    for plan in PUBLISHED.values():
         made = {row for name in methods_of(plan) for row in rows_of(name, controls=plan.name == IN_FULL)}
         assert read_runs(file_of(RESULTS, plan.name)).keys() <= made
+
+
+def test_a_site_that_never_trained_is_answered_where_there_is_a_shared_model():
+    runs = read_runs(file_of(RESULTS, IN_FULL))
+    published = [name for name in METHODS if name in runs]
+    assert "local" in published
+    for name in published:
+        assert all(("unseen" in run) != METHODS[name].personal for run in runs[name].values())
 
 
 def test_a_quick_run_has_every_rival_and_no_control():

@@ -21,7 +21,7 @@ ONLY = Choice(num_rounds=1)
 @pytest.fixture
 def tries(encoded, tmp_path, monkeypatch):
     """The table of a tuning in which a trained method has one candidate."""
-    monkeypatch.setattr(tune, "PROMPT_CANDIDATES", (ONLY,))
+    monkeypatch.setitem(METHODS, "pFedBayesPT", replace(METHODS["pFedBayesPT"], candidates=(ONLY,)))
     monkeypatch.setattr(run, "MID_BLOCK", encoded.insertion.mid_block)
     file = tmp_path / "tuning.csv"
     tune.tune(encoded, PLAN, ["pFedBayesPT", "ours with no noise"], file)

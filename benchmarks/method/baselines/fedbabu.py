@@ -9,14 +9,17 @@ from fleet import Fleet, Parameters, federate, is_head
 
 
 def fit(fleet: Fleet, choice: Choice) -> Parameters:
-    """Train the prompts under a random head, then, in the last 40 % of the rounds, the heads."""
+    """Train the prompts under a random head, then, for 40 % of the rounds, the heads, at rates that fall anew."""
     generator = torch.Generator().manual_seed(fleet.training.seed)
     weight = fleet.initial["readout.head.weight"]
     random_head = torch.randn(weight.shape, generator=generator) * weight.shape[1] ** -0.5
     own = fleet.stack(fleet.initial | {"readout.head.weight": random_head})
-    first_tuned = choice.num_rounds - round(0.4 * choice.num_rounds) + 1
-    for number in range(1, first_tuned):
-        own = federate(fleet.train(own, number, trainable=lambda name: not is_head(name)))
-    for number in range(first_tuned, choice.num_rounds + 1):
-        own = fleet.train(own, number, trainable=is_head)
+    tuned = round(0.4 * choice.num_rounds)
+    together = choice.num_rounds - tuned
+    for number in range(1, together + 1):
+        own = federate(
+            fleet.train(own, number, num_rounds=together, trainable=lambda name: not is_head(name))
+        )
+    for number in range(1, tuned + 1):
+        own = fleet.train(own, number, num_rounds=tuned, trainable=is_head)
     return own

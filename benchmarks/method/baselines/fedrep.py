@@ -5,7 +5,7 @@ from fleet import Fleet, Parameters, federate, is_head
 
 
 def fit(fleet: Fleet, choice: Choice) -> Parameters:
-    """Alternate: all but one local epoch for the head, the last for the prompts."""
+    """Alternate: all but one local epoch for the head, at least one, and then one for the prompts."""
     own = fleet.stack(fleet.initial)
     head_epochs = max(1, fleet.training.local_epochs - 1)
     for number in range(1, choice.num_rounds + 1):
