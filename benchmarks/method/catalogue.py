@@ -118,7 +118,7 @@ METHODS: dict[str, Method] = {
     "pFedPG with shared head": Method(pfedpg.fit_shared_head),
     "SGPT-like": Method(posterior=_DETERMINISTIC, condition=conditions.group),
     "class mixing": Method(posterior=_DETERMINISTIC, condition=conditions.classes),
-    "pFedBayes": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
+    "pFedBayes-like": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
     "Fed3R": Method(closed_form.fit_ridge, candidates=RIDGE_CANDIDATES, **_CLOSED_FORM),
     "FedNCM": Method(closed_form.fit_class_means, candidates=SCALE_CANDIDATES, **_CLOSED_FORM),
     OURS: Method(**_OURS, candidates=PROMPT_CANDIDATES, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),

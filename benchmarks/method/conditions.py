@@ -18,7 +18,7 @@ _TEMPERATURE = 0.1
 
 
 def nothing(fleet: Fleet) -> Tensor:
-    """No image at all: a client-level posterior, as pFedBayes has one over weights."""
+    """No image at all: a client-level posterior, as pFedBayes has over weights."""
     return torch.zeros_like(fleet.features)[None]
 
 

@@ -68,7 +68,7 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
         summary |= {
             "best_rival": best,
             "lead_over_best_rival": lead["mean"],
-            "interval": [lead["low"], lead["high"]],
+            "interval": None if np.isnan(lead["low"]) else [lead["low"], lead["high"]],
         }
     return summary
 
@@ -124,7 +124,7 @@ def _mean_ranks(means: Mapping[str, Means], names: set[str], measure: str, sign:
 
 
 def _ranks(rows: Means, names: set[str], measure: str, sign: int) -> dict[str, int]:
-    ranked = sorted(names, key=lambda name: sign * rows[name][measure])
+    ranked = sorted(names, key=lambda name: (sign * rows[name][measure], name))
     return {name: rank for rank, name in enumerate(ranked, start=1)}
 
 

@@ -24,6 +24,22 @@ def test_a_constant_lead_has_an_interval_of_no_width():
     assert lead["high"] == pytest.approx(0.02)
 
 
+def test_the_interval_is_of_what_seeds_say_however_many_sites_say_it():
+    """0.1, 0.2 and 0.3: a mean of 0.2, a standard error of 0.1 / sqrt(3), and 4.303 of them."""
+    theirs = np.zeros((3, 6))
+    lead = paired(theirs + np.array([[0.1], [0.2], [0.3]]), theirs)
+    assert lead["high"] - lead["mean"] == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
+    assert lead["low"] + lead["high"] == pytest.approx(0.4)
+    assert lead["p"] == pytest.approx(0.0742, abs=1e-4)
+
+
+def test_one_seed_has_no_interval():
+    lead = paired(np.ones((1, 6)), np.zeros((1, 6)))
+    assert lead["mean"] == 1
+    assert np.isnan(lead["low"])
+    assert np.isnan(lead["p"])
+
+
 def test_noise_alone_is_no_lead():
     rng = np.random.default_rng(1)
     lead = paired(rng.normal(size=(5, 8)), rng.normal(size=(5, 8)))
