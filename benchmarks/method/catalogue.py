@@ -106,7 +106,7 @@ METHODS: dict[str, Method] = {
     "local": Method(local.fit, personal=True),
     "local probe": Method(local.fit, frozen_readout=True, candidates=HEAD_CANDIDATES, personal=True),
     "FedAvg-VPT": Method(refitted="FedAvg-VPT + refit"),
-    "FedAvg-VPT of 20 rounds": Method(candidates=LONG_CANDIDATES),
+    "FedAvg-VPT of 20 rounds": Method(candidates=LONG_CANDIDATES, refitted="FedAvg-VPT of 20 rounds + refit"),
     "FedProx": Method(fedprox.fit),
     "FedPer": Method(fedper.fit, personal=True),
     "FedRep": Method(fedrep.fit, personal=True),
@@ -135,7 +135,7 @@ METHODS: dict[str, Method] = {
         posterior=_SEMI_IMPLICIT, refitted="ours with its head trained along + refit", like="FedAvg-VPT"
     ),
 }
-_CONTROL_RUNS = tuple(name for name in METHODS if name.startswith("ours "))
+_CONTROL_RUNS = tuple(name for name, method in METHODS.items() if method.like is not None)
 CONTROLS = (
     *_CONTROL_RUNS,
     *(name for run in _CONTROL_RUNS if (name := METHODS[run].refitted) is not None),
