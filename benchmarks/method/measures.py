@@ -92,17 +92,17 @@ def paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     """Compare [seeds, sites] measures: mean difference, 95 % interval and p-value, effect size.
 
     Sites of one seed share a global model and are no independent evidence, so interval and p-value are of Student's
-    t over the seeds' mean differences; one seed has neither (not a number). The effect size is the mean over the
-    standard deviation of all pairs.
+    t over the seeds' mean differences; of one seed alone over its sites, which flatters. The effect size is the
+    mean over the standard deviation of all pairs.
     """
     difference = ours - theirs
     mean = difference.mean()
-    by_seed = difference.mean(1)
+    evidence = difference.mean(1) if len(difference) > 1 else difference[0]
     low = high = p_value = math.nan
-    if len(by_seed) > 1:
-        error = by_seed.std(ddof=1) / math.sqrt(len(by_seed))
-        low, high = mean + error * t.ppf([0.025, 0.975], len(by_seed) - 1)
-        p_value = 2 * t.sf(abs(mean) / error, len(by_seed) - 1) if error > 0 else float(mean == 0)
+    if len(evidence) > 1:
+        error = evidence.std(ddof=1) / math.sqrt(len(evidence))
+        low, high = mean + error * t.ppf([0.025, 0.975], len(evidence) - 1)
+        p_value = 2 * t.sf(abs(mean) / error, len(evidence) - 1) if error > 0 else float(mean == 0)
     spread = difference.std(ddof=1) if difference.size > 1 else 0.0
     effect = mean / spread if spread > 0 else 0.0
     numbers = {"mean": mean, "low": low, "high": high, "effect": effect, "p": p_value}

@@ -224,6 +224,9 @@ def main() -> None:
         choices = dict.fromkeys(rows, QUICK_CHOICE) if options.quick else tuned
         names = options.methods or methods_of(plan)
         file = file_of(options.out, plan.name)
+        if options.quick:  # takes minutes, and what is there may be another version's
+            for kept in (file, options.out / f"{plan.name}.csv"):
+                kept.unlink(missing_ok=True)
         controls = plan.name == IN_FULL
         run_all(encoded, plan, names, range(options.seeds), file, choices, controls=controls)
         runs = read_runs(file)

@@ -33,11 +33,13 @@ def test_the_interval_is_of_what_seeds_say_however_many_sites_say_it():
     assert lead["p"] == pytest.approx(0.0742, abs=1e-4)
 
 
-def test_one_seed_has_no_interval():
-    lead = paired(np.ones((1, 6)), np.zeros((1, 6)))
-    assert lead["mean"] == 1
-    assert np.isnan(lead["low"])
-    assert np.isnan(lead["p"])
+def test_one_seed_is_compared_over_its_sites_and_one_site_has_no_interval():
+    several = paired(np.array([[0.1, 0.2, 0.3]]), np.zeros((1, 3)))
+    assert several["high"] - several["mean"] == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
+    one = paired(np.ones((1, 1)), np.zeros((1, 1)))
+    assert one["mean"] == 1
+    assert np.isnan(one["low"])
+    assert np.isnan(one["p"])
 
 
 def test_noise_alone_is_no_lead():
