@@ -1,7 +1,7 @@
 """The methods by name: which algorithm, which posterior, what the generator reads, and the controls.
 
 Every trained method has the same trunk, insertion, read-out, head options, epochs and batch size; learning rates
-and rounds come from `choices.py`, with the same candidates for all.
+and rounds come from `choices.py`, as many candidates for all; one row has more rounds, and says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,8 @@
 """What is tuned: what is tried for every method, and what was best.
 
 Rules:
-    1. Every trained method has the same candidates, and a head alone those of them that differ for it.
+    1. Every trained method has as many candidates: the same, or those that differ for a head alone, for heads that
+       are cross-fitted, or for more rounds. What has no rounds has its own.
     2. All candidates are tried on one deal of images; the best of them, by NLL, on further deals. Heads that are
        fitted anew over trained prompts cost next to nothing: all of them are tried on every deal.
     3. The least mean NLL over all deals wins. Every try is a row of `<out>/tuning.csv`.

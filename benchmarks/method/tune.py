@@ -1,4 +1,4 @@
-"""Choose learning rates and rounds on groups that no site trains on: the same candidates for every method.
+"""Choose learning rates and rounds on groups that no site trains on: as many tries for every trained method.
 
     python benchmarks/method/tune.py --cache DIR --weights FILE --out DIR [--plans A,B] [--methods A,B]
 

@@ -23,7 +23,7 @@ def test_controls_are_rows_where_they_are_asked_for():
 
 
 def test_nothing_is_published_that_is_not_run_where_nothing_is_named():
-    """So one command reproduces every number."""
+    """So one command reproduces every table."""
     for plan in PUBLISHED.values():
         made = {row for name in methods_of(plan) for row in rows_of(name, controls=plan.name == IN_FULL)}
         assert read_runs(file_of(RESULTS, plan.name)).keys() <= made
