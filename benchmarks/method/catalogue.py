@@ -74,6 +74,7 @@ class Method:
 
 
 OURS = "pFedBayesPT"
+LONG = "FedAvg-VPT of 20 rounds"
 OURS_REFITTED = "pFedBayesPT + refit"
 
 _CLOSED_FORM: dict[str, Any] = {
@@ -106,7 +107,7 @@ METHODS: dict[str, Method] = {
     "local": Method(local.fit, personal=True),
     "local probe": Method(local.fit, frozen_readout=True, candidates=HEAD_CANDIDATES, personal=True),
     "FedAvg-VPT": Method(refitted="FedAvg-VPT + refit"),
-    "FedAvg-VPT of 20 rounds": Method(candidates=LONG_CANDIDATES, refitted="FedAvg-VPT of 20 rounds + refit"),
+    LONG: Method(candidates=LONG_CANDIDATES, refitted=f"{LONG} + refit"),
     "FedProx": Method(fedprox.fit),
     "FedPer": Method(fedper.fit, personal=True),
     "FedRep": Method(fedrep.fit, personal=True),
@@ -141,5 +142,7 @@ CONTROLS = (
     *(name for run in _CONTROL_RUNS if (name := METHODS[run].refitted) is not None),
     *_TAKEN_AWAY,
 )
-RIVALS_AND_OURS = tuple(name for name in METHODS if name not in CONTROLS)
+RIVALS_AND_OURS = tuple(name for name in METHODS if name not in {*CONTROLS, LONG})
+"""What differs where all have the same rounds."""
+
 NEAREST_AND_OURS = ("Fed3R", "FedNCM", "probe", "FedAvg-VPT", OURS)

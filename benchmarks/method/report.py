@@ -4,14 +4,12 @@ Rules:
     1. Accuracy, NLL, Brier score and ECE are means over (seed, site); AUROC and AURC are of a seed's pooled sites.
     2. The best rival is that of highest mean accuracy: not ours, refitted or not, and no control of ours.
     3. Two methods are compared over the seeds that both have.
-    4. Ranks over all plans come from the CSV files, so plans can be run one at a time.
-    5. A row whose runs are not at hand keeps what the CSV has of it: its measures at the sites, and no others.
 """
 
 import csv
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import numpy as np
 import timm
 import torch
 from catalogue import CONTROLS, OURS, OURS_REFITTED
-from choices import read_rows
 from measures import paired
 from store import Runs
 
@@ -54,9 +51,7 @@ _PAIR_HEADINGS = "accuracy, difference [95 %] (effect, p) | NLL, difference [95 
 
 def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
     """Write `<out>/<plan>.csv` and `.md`; return the summary with our lead over the best rival."""
-    file = out / f"{plan}.csv"
-    runs = _read_csv(file) | runs
-    _write_csv(file, runs)
+    _write_csv(out / f"{plan}.csv", runs)
     methods = {name: summarise(by_seed) for name, by_seed in sorted(runs.items())}
     (out / f"{plan}.md").write_text("\n".join([*_markdown(runs, methods), "", *_pairs(runs)]) + "\n")
     shown = {name: {m: row[m] for m in ("accuracy", "nll", "ece", "seeds")} for name, row in methods.items()}
@@ -73,14 +68,14 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
     return summary
 
 
-def write_overall(plans: Iterable[str], file: Path) -> None:
-    """Write one table from the CSV files beside it: every method under the plans that have it, and mean ranks.
+def write_overall(runs_of: Mapping[str, Runs], file: Path) -> None:
+    """Write one table from the runs of several plans: every method under the plans that have it, and mean ranks.
 
     Ranks are over the plans, among the methods that all of them have, without the controls; ours with a refit and
     without are ranked each without the other. What one plan alone has is in its own table, and one plan alone has
     no such table at all.
     """
-    runs = {plan: _read_csv(table) for plan in plans if (table := file.with_name(f"{plan}.csv")).exists()}
+    runs = {plan: of for plan, of in runs_of.items() if of}
     if len(runs) < 2:
         return
     means = {plan: _means(of) for plan, of in runs.items()}
@@ -142,15 +137,6 @@ def _site_means(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
     return {m: float(np.mean([[site[m] for site in run["sites"]] for run in runs])) for m in MEASURES}
 
 
-def _read_csv(file: Path) -> Runs:
-    """Return what `_write_csv` kept of the runs: the measures at the sites."""
-    runs: Runs = defaultdict(dict)
-    for row in read_rows(file):
-        run = runs[row["method"]].setdefault(int(row["seed"]), {"sites": []})
-        run["sites"].append({measure: float(row[measure]) for measure in MEASURES})
-    return dict(runs)
-
-
 def compare(
     runs: Runs, other: str, measure: str = "accuracy", *, ours: str = OURS, at: str = "sites"
 ) -> dict[str, float]:
@@ -171,11 +157,10 @@ def compare(
 
 
 def summarise(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
-    """Return the means of one method; not a number: what its runs do not have."""
+    """Return the means of one method; not a number where it has no answer for sites that never trained."""
     runs = by_seed.values()
     row = _site_means(by_seed)
-    pooled = [run["pooled"] for run in runs if "pooled" in run]
-    row |= {m: float(np.mean([of[m] for of in pooled])) if pooled else float("nan") for m in _POOLED}
+    row |= {m: float(np.mean([run["pooled"][m] for run in runs])) for m in _POOLED}
     row["worst_site"] = float(np.mean([min(s["accuracy"] for s in run["sites"]) for run in runs]))
     unseen = [s["accuracy"] for run in runs for s in run.get("unseen", ())]
     row["unseen"] = float(np.mean(unseen)) if unseen else float("nan")
@@ -190,11 +175,10 @@ def _markdown(runs: Runs, methods: dict[str, dict[str, float]]) -> list[str]:
     for name in sorted(methods, key=lambda n: -methods[n]["accuracy"]):
         m = methods[name]
         unseen = "" if np.isnan(m["unseen"]) else f"{100 * m['unseen']:.1f}"
-        found = "" if np.isnan(m["aurc"]) else f"{m['auroc_total']:.3f} / {m['auroc_epistemic']:.3f}"
-        aurc = "" if np.isnan(m["aurc"]) else f"{m['aurc']:.3f}"
+        found = f"{m['auroc_total']:.3f} / {m['auroc_epistemic']:.3f}"
         lines.append(
             f"| {name} | {100 * m['accuracy']:.1f} | {100 * m['worst_site']:.1f} | {unseen} | {m['nll']:.3f} "
-            f"| {m['ece']:.3f} | {found} | {aurc} | {m['seeds']} | {_leads(runs, name)} |"
+            f"| {m['ece']:.3f} | {found} | {m['aurc']:.3f} | {m['seeds']} | {_leads(runs, name)} |"
         )
     return lines
 
@@ -230,7 +214,8 @@ def _difference(runs: Runs, other: str, ours: str, at: str) -> str:
 def _write_csv(file: Path, runs: Runs) -> None:
     seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
     with file.open("w", newline="") as stream:
-        stream.write(f"# command: make bench-method; seeds: {', '.join(map(str, seeds))}\n# {_machine()}\n")
+        stream.write(f"# command: make bench-method; seeds: {', '.join(map(str, seeds))}\n")
+        stream.write(f"# written on {_machine()}\n")
         writer = csv.writer(stream)
         writer.writerow(["method", "seed", "site", *MEASURES])
         for name, by_seed in sorted(runs.items()):

@@ -225,15 +225,14 @@ def main() -> None:
         names = options.methods or methods_of(plan)
         file = file_of(options.out, plan.name)
         if options.quick:  # takes minutes, and what is there may be another version's
-            for kept in (file, options.out / f"{plan.name}.csv"):
-                kept.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
         controls = plan.name == IN_FULL
         run_all(encoded, plan, names, range(options.seeds), file, choices, controls=controls)
         runs = read_runs(file)
         draw_plots(runs, plan.name, encoded.pool.domain_names, options.out)
         summaries.append(write_tables(runs, plan.name, options.out))
-    write_overall(SETTINGS, options.out / "overall.md")
-    write_overall(SIZES, options.out / "sizes.md")
+    for several, table in ((SETTINGS, "overall.md"), (SIZES, "sizes.md")):
+        write_overall({name: read_runs(file_of(options.out, name)) for name in several}, options.out / table)
     for summary in summaries:
         print(json.dumps(summary))
 

@@ -44,19 +44,6 @@ def test_the_table_of_numbers_has_a_row_for_every_method_seed_and_site(runs, tmp
     assert len(list(csv.DictReader(lines))) == 5 * 5 * 3
 
 
-def test_a_row_whose_runs_are_elsewhere_keeps_its_measures_at_the_sites(runs, tmp_path):
-    write_tables(runs, "easy", tmp_path)
-    whole = (tmp_path / "easy.csv").read_text()
-    ours = {name: by_seed for name, by_seed in runs.items() if name == "pFedBayesPT"}
-    summary = write_tables(ours, "easy", tmp_path)
-    assert (tmp_path / "easy.csv").read_text() == whole
-    assert summary["best_rival"] == "FedAvg-VPT"
-    rows = [row.split("|") for row in (tmp_path / "easy.md").read_text().splitlines()[2:7]]
-    cells = {row[1].strip(): [cell.strip() for cell in row[2:]] for row in rows}
-    assert cells["pFedBayesPT"][2:7] == ["25.0", "1.500", "0.100", "0.700 / 0.600", "0.400"]
-    assert cells["FedAvg-VPT"][:7] == ["41.0", "40.0", "", "1.600", "0.100", "", ""]
-
-
 def test_pairs_are_compared_at_unseen_sites_too_and_refitted_with_refitted(runs, tmp_path):
     runs |= {"FedAvg-VPT + refit": {s: run_of("FedAvg-VPT + refit", 0.42, s) for s in range(5)}}
     write_tables(runs, "easy", tmp_path)
@@ -77,9 +64,7 @@ def test_pairs_are_compared_at_unseen_sites_too_and_refitted_with_refitted(runs,
 
 
 def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
-    for plan in ("a", "b"):
-        write_tables(runs, plan, tmp_path)
-    write_overall(["a", "b", "not run yet"], tmp_path / "overall.md")
+    write_overall({"a": runs, "b": runs, "not run yet": {}}, tmp_path / "overall.md")
     ranking, leads = (tmp_path / "overall.md").read_text().split("| setting |")
     rows = [line for line in ranking.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
@@ -99,16 +84,15 @@ def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
 
 
 def test_what_one_plan_alone_has_is_in_its_own_table(runs, tmp_path):
-    write_tables(runs | {"Ditto": {0: run_of("Ditto", 0.2, 0)}}, "a", tmp_path)
-    write_tables(runs, "b", tmp_path)
-    write_overall(["a", "b"], tmp_path / "overall.md")
+    more = runs | {"Ditto": {0: run_of("Ditto", 0.2, 0)}}
+    write_tables(more, "a", tmp_path)
+    write_overall({"a": more, "b": runs}, tmp_path / "overall.md")
     assert "| Ditto |" in (tmp_path / "a.md").read_text()
     assert "Ditto" not in (tmp_path / "overall.md").read_text()
 
 
 def test_one_plan_alone_has_no_table_of_all(runs, tmp_path):
-    write_tables(runs, "a", tmp_path)
-    write_overall(["a", "not run yet"], tmp_path / "overall.md")
+    write_overall({"a": runs, "not run yet": {}}, tmp_path / "overall.md")
     assert not (tmp_path / "overall.md").exists()
 
 
