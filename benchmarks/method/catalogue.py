@@ -18,6 +18,7 @@ from baselines import (
     fedper,
     fedprox,
     fedrep,
+    heads_alone,
     local,
     pfedme,
     pfedpg,
@@ -28,6 +29,7 @@ from choices import (
     LONG_CANDIDATES,
     PROMPT_CANDIDATES,
     RIDGE_CANDIDATES,
+    ROUNDS_OF_OURS,
     SCALE_CANDIDATES,
     Choice,
 )
@@ -122,6 +124,12 @@ METHODS: dict[str, Method] = {
     "pFedBayes-like": Method(posterior={"family": "gaussian"}, condition=conditions.nothing),
     "Fed3R": Method(closed_form.fit_ridge, candidates=RIDGE_CANDIDATES, **_CLOSED_FORM),
     "FedNCM": Method(closed_form.fit_class_means, candidates=SCALE_CANDIDATES, **_CLOSED_FORM),
+    "heads alone": Method(
+        heads_alone.fit,
+        frozen_readout=True,
+        head={"cross_fit_folds": 2, "personal_residual": False},
+        candidates=ROUNDS_OF_OURS,
+    ),
     OURS: Method(**_OURS, candidates=PROMPT_CANDIDATES, refitted=OURS_REFITTED, controls=_TAKEN_AWAY),
     "ours with one prompt for all": _control(
         posterior={"family": "shared"}, refitted="ours with one prompt for all + refit"
@@ -145,4 +153,4 @@ CONTROLS = (
 RIVALS_AND_OURS = tuple(name for name in METHODS if name not in {*CONTROLS, LONG})
 """What differs where all have the same rounds."""
 
-NEAREST_AND_OURS = ("Fed3R", "FedNCM", "probe", "FedAvg-VPT", OURS)
+NEAREST_AND_OURS = ("Fed3R", "FedNCM", "heads alone", "probe", "FedAvg-VPT", OURS)

@@ -60,6 +60,9 @@ RIDGE_CANDIDATES = tuple(
     for ridge in (300.0, 1000.0, 3000.0, 10000.0)
     for scale in (7.0, 10.0, 14.0, 20.0)
 )
+ROUNDS_OF_OURS = (Choice(num_rounds=20),)
+"""Of heads in closed form round by round: as many as ours has in all, and the product's lambda."""
+
 SCALE_CANDIDATES = tuple(Choice(logit_scale=scale) for scale in (3.0, 5.0, 7.0, 10.0))
 """Of class means, which have no lambda."""
 

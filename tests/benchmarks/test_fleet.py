@@ -19,6 +19,7 @@ from tests.benchmarks.fleets import POSTERIOR, SETTING, TRAINING, make_fleet
 
 from pfedbayespt.model.classifier import build_classifier
 from pfedbayespt.model.config import HeadConfig, InsertionConfig, ModelConfig
+from pfedbayespt.model.insertion.unprompted import UnpromptedContext
 from pfedbayespt.model.parameters import difference, load_shared_parameters, shared_parameters
 from pfedbayespt.model.sources import InMemoryContexts, gather_statistics
 from pfedbayespt.model.training import train_round
@@ -108,6 +109,27 @@ def test_a_simulated_fit_of_heads_is_a_real_round_that_fits_heads_alone(encoded)
         for name, value in model.posterior.named_parameters():
             torch.testing.assert_close(after[f"posterior.{name}"][site], value.detach(), rtol=0, atol=0)
     assert not torch.equal(after["readout.head.weight"][0], start["readout.head.weight"][0])
+
+
+@pytest.mark.parametrize("label_shift", [False, True])
+def test_heads_alone_are_what_the_product_fits_without_prompts(encoded, label_shift):
+    fleet = make_fleet(encoded, family="shared", cross_fit_folds=2, label_shift=label_shift)
+    one, two = (METHODS["heads alone"].fit(fleet, Choice(num_rounds=number)) for number in (1, 2))
+    context = UnpromptedContext(encoded.context.features, encoded.readout)
+    config = replace(fleet.config, insertion=InsertionConfig("none"))
+    heads = []
+    for mine in fleet.train_indices:
+        model = build_classifier(config, encoded.backbone, torch.Generator())
+        model.readout_moments.load_state_dict(fleet.model.readout_moments.state_dict())
+        if label_shift:
+            model.class_frequencies.copy_(fleet.model.class_frequencies)
+        model.readout.head.load_state_dict(part(one, "readout.head.", 0))
+        source = InMemoryContexts(context.select(mine), fleet.labels[mine])
+        train_round(model, source, TRAINING, round_number=2, num_rounds=2, seed=0)
+        heads.append(model.readout.head.weight.detach())
+    torch.testing.assert_close(
+        two["readout.head.weight"][0], torch.stack(heads).mean(0), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_federated_averaging_ends_with_the_rounds_that_fit_heads(encoded):

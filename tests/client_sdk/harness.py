@@ -58,6 +58,7 @@ class Coordinator:
         training: dict[str, Any] | None = None,
         head: dict[str, Any] | None = None,
         insertion: dict[str, Any] | None = None,
+        posterior: dict[str, Any] | None = None,
         **rounds: Any,
     ) -> FederationSpecification:
         """A specification that a laptop trains in a second."""
@@ -71,7 +72,7 @@ class Coordinator:
                     "image_size_pixels": config.image_size_pixels,
                 },
                 "insertion": {"kind": "prefix", "num_blocks": 2, "prompt_length": 2, **(insertion or {})},
-                "posterior": {"latent_dim": 4, "noise_dim": 3, "hidden_dim": 8},
+                "posterior": {"latent_dim": 4, "noise_dim": 3, "hidden_dim": 8, **(posterior or {})},
                 "head": head or {},
                 "training": {"local_epochs": 2, "batch_size": 8, **(training or {})},
                 "rounds": {"num_rounds": 2, "min_sites_to_start": 2, "quorum": 2, **rounds},

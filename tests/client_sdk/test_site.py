@@ -90,6 +90,28 @@ def test_two_sites_train_a_model_together_from_enrolment_to_prediction(
     assert sites[0].predict((images / "held-out" / "square" / "2-0.png").read_bytes()) == prediction
 
 
+def test_a_federation_without_prompts_fits_a_head_together(
+    coordinator: Coordinator, images: Path, tmp_path: Path
+) -> None:
+    coordinator.found(
+        insertion={"kind": "none"},
+        posterior={"family": "shared"},
+        head={"cross_fit_folds": 2, "mid_block": 4},
+        num_rounds=4,
+    )
+    sites = [coordinator.enrol(tmp_path / name, name) for name in ("clinic-a", "clinic-b")]
+    run_together(*(lambda s=site: s.run(images / "train", images / "held-out") for site in sites))
+
+    newest, *_ = coordinator.admin.model_versions.list("shapes")
+    content = coordinator.admin.model_versions.download("shapes", newest.version_number, newest.digest)
+    names = {name for name in tensors.decode(content)[1] if not name.startswith("statistics.")}
+    assert names == {"head.weight", "head.bias"}
+    assert min(report.evaluation.metrics["accuracy"] for report in newest.evaluations) >= 0.75
+    prediction = sites[0].predict(images / "held-out" / "square" / "2-0.png")
+    assert prediction.uncertainty.prompt_variance == 0.0
+    assert prediction.uncertainty.epistemic_entropy_nats == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_cross_fitted_federation_trains_without_a_step_of_the_head(
     coordinator: Coordinator, images: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from pfedbayespt.model.config import InsertionConfig
 from pfedbayespt.model.insertion import build_insertion, concatenate
 
 
-@pytest.fixture(params=["twoway", "prefix", "hybrid", "midway"])
+@pytest.fixture(params=["twoway", "prefix", "hybrid", "midway", "none"])
 def insertion(request, backbone):
     return build_insertion(InsertionConfig(request.param, 3, 2), backbone)
 

@@ -333,6 +333,20 @@ def test_rounds_that_fit_heads_alone_are_the_last_of_a_known_number(
         FederationSpecification.model_validate(changed)
 
 
+def test_without_prompts_what_could_never_learn_is_refused() -> None:
+    backbone = {"architecture": "vit", "weights_digest": DIGEST, "image_size_pixels": 112}
+    described = {"classes": ["a", "b"], "backbone": backbone, "insertion": {"kind": "none"}}
+    shared = described | {"posterior": {"family": "shared"}}
+    assert FederationSpecification.model_validate(shared).insertion.kind == "none"
+    with pytest.raises(ValidationError, match=r"no prompts to draw.*semi_implicit; allowed: shared"):
+        FederationSpecification.model_validate(described)
+    residual = shared | {"head": {"cross_fit_folds": 2, "personal_residual": True}}
+    with pytest.raises(
+        ValidationError, match=r"nothing takes steps, so a head\.personal_residual would stay"
+    ):
+        FederationSpecification.model_validate(residual)
+
+
 def test_a_policy_under_which_no_round_could_close_is_refused() -> None:
     with pytest.raises(ValidationError, match="cohort_size 2 is below quorum 3"):
         RoundPolicy(cohort_size=2, quorum=3, min_sites_to_start=3)

@@ -45,7 +45,7 @@ class PromptedClassifier(nn.Module):
             insertion.readout_dim,
             config.num_classes,
             personal_residual=config.head.personal_residual,
-            cross_fit_folds=config.head.cross_fit_folds,
+            cross_fit_folds=config.head.cross_fit_folds if insertion.num_tokens else 0,
         )
         self.to(insertion.prompt_scale().device)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypeVar, get_args
 
-InsertionKind = Literal["twoway", "prefix", "hybrid", "midway"]
+InsertionKind = Literal["twoway", "prefix", "hybrid", "midway", "none"]
 Family = Literal["semi_implicit", "gaussian", "deterministic", "shared"]
 Latent = Literal["lowrank", "token", "full"]
 GradientEstimator = Literal["total", "path"]
@@ -66,7 +66,8 @@ class BackboneConfig:
 class InsertionConfig:
     """Where prompts act: in `num_blocks` blocks, with `prompt_length` tokens per block.
 
-    They are the last blocks; for `midway` those that end at the middle block.
+    They are the last blocks; for `midway` those that end at the middle block. `none` has no prompts: a linear head
+    on the frozen trunk.
     """
 
     kind: InsertionKind = "prefix"
@@ -116,7 +117,8 @@ class HeadConfig:
         mid_block: the block whose class token and patches join it; None: two thirds of the depth.
         grid_size: g; of that block's patches the means over g x g cells join it, so it knows what is where.
         cross_fit_folds: F; 0: the head is trained along with the prompts. 2 or more: heads are fitted in closed
-            form at the end of a round, and prompts are trained against the one that has not seen their image.
+            form at the end of a round, and prompts are trained against the one that has not seen their image;
+            without prompts there is one head, that of all images, whatever the number.
         ridge: lambda of the head that answers, in closed form, per number of the read-out.
         fold_ridge: lambda of the heads that prompts are trained against.
         carry_over: kappa, the share of the federation's head that a site's is held to; 0: it is fitted afresh.
@@ -155,6 +157,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self, "num_classes", lambda value: value >= 2, "two classes or more")
+        if self.insertion.kind == "none" and self.posterior.family != "shared":
+            raise ConfigError(
+                f"PosteriorConfig.family is {self.posterior.family!r}; allowed with InsertionConfig.kind 'none', "
+                "which has no prompts to draw: shared"
+            )
+        if self.insertion.kind == "none" and self.head.cross_fit_folds and self.head.personal_residual:
+            raise ConfigError(
+                "HeadConfig.personal_residual is True; allowed with InsertionConfig.kind 'none' and "
+                "HeadConfig.cross_fit_folds, where nothing takes steps: False"
+            )
 
     @classmethod
     def from_specification(cls, specification: Mapping[str, Any]) -> Self:

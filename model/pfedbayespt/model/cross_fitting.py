@@ -102,10 +102,10 @@ def fitted_heads(
     before: Mapping[str, Tensor],
     frequencies: Float[Tensor, " C"] | None = None,
 ) -> dict[str, Tensor]:
-    """Return `head.weight`, `head.bias`, `folds.weight` and `folds.bias` as one site fits them.
+    """Return `head.weight` and `head.bias` as one site fits them, and `folds.weight` and `folds.bias` if there are.
 
     Args:
-        config: with folds.
+        config: with heads in closed form.
         readout: standardised.
         labels: of the same images.
         folds: of the same images.
@@ -113,19 +113,19 @@ def fitted_heads(
         frequencies: of the classes over all sites' images, if every class is to weigh the same.
     """
     weights = torch.ones_like(readout[:, 0]) if frequencies is None else class_weights(labels, frequencies)
-    head = _fit(config, config.ridge, readout, labels, weights, (before["head.weight"], before["head.bias"]))
+    weight, bias = _fit(
+        config, config.ridge, readout, labels, weights, (before["head.weight"], before["head.bias"])
+    )
+    head = {"head.weight": weight, "head.bias": bias}
+    if "folds.weight" not in before:
+        return head
     old = (before[f"folds.{part}"].chunk(config.cross_fit_folds) for part in ("weight", "bias"))
     others = []
     for fold, pair in enumerate(zip(*old, strict=True)):
         rest = folds != fold
         others.append(_fit(config, config.fold_ridge, readout[rest], labels[rest], weights[rest], pair))
     fold_weights, fold_biases = (torch.cat(parts) for parts in zip(*others, strict=True))
-    return {
-        "head.weight": head[0],
-        "head.bias": head[1],
-        "folds.weight": fold_weights,
-        "folds.bias": fold_biases,
-    }
+    return head | {"folds.weight": fold_weights, "folds.bias": fold_biases}
 
 
 def _central_readouts(model: PromptedClassifier, source: ContextSource) -> Float[Tensor, "N R"]:

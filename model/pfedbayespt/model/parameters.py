@@ -91,7 +91,7 @@ def _tensors(model: PromptedClassifier, table: Mapping[str, str]) -> dict[str, T
         match attrgetter(attribute)(model):
             case nn.Module() as module:
                 tensors |= {f"{name}.{part}": value for part, value in module.state_dict().items()}
-            case Tensor() as value:
+            case Tensor() as value if value.numel():  # a prompt may have no tokens, and so no numbers
                 tensors[name] = value.detach()
     return tensors
 

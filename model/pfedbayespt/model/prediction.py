@@ -173,7 +173,7 @@ def _mean_variance(prompts: Float[Tensor, "B S D"]) -> Float[Tensor, " B"]:
     """Return the mean over D of the variance over S, by plain sums: `Tensor.var` takes five times as long."""
     num_samples, width = prompts.shape[1:]
     squares = (prompts - prompts.mean(1, keepdim=True)).square().sum((1, 2))
-    return squares / (max(num_samples - 1, 1) * width)
+    return squares / (max(num_samples - 1, 1) * max(width, 1))
 
 
 def _small_sample_factor(size: int) -> float:

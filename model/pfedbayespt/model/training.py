@@ -10,8 +10,8 @@ Rules:
 2. The personal residual has its own loss, plain cross-entropy on top of the fixed shared logits, and its own
    gradient clip: it never changes what is shared.
 3. A head that is cross-fitted takes no step: it is fitted at the end of the round (`cross_fitting.py`). In the last
-   `head_rounds` nothing but heads moves: an epoch only measures, and their mean over sites, round by round, nears
-   the head of all sites' images, which it can't while prompts move what it reads.
+   `head_rounds`, and wherever there are no prompts, nothing but heads moves: an epoch only measures, and their mean
+   over sites, round by round, nears the head of all sites' images, which it can't while prompts move what it reads.
 4. A step never waits for the accelerator; measures add up on the device and are read once per epoch.
 """
 
@@ -91,7 +91,7 @@ class RoundMetrics:
 class State:
     """What lives for one round beside the model: optimiser, noise, and the constants of the loss.
 
-    `rests`: prompts stay what they are in this round, and heads alone are fitted.
+    `rests`: there are no prompts, or they stay what they are in this round, and heads alone are fitted.
     """
 
     config: TrainingConfig
@@ -126,7 +126,7 @@ def init(
         log_prior = log_class_prior(labels.cpu(), model.config.num_classes).to(model.posterior.mean)
     return State(
         config=config,
-        rests=fits_heads_alone(config, round_number, num_rounds),
+        rests=_nothing_learns(model) or fits_heads_alone(config, round_number, num_rounds),
         optimizer=_optimizer(model, config, learning_rate_share(config, round_number, num_rounds)),
         noise=torch.Generator(model.device).manual_seed(noise_seed),
         order=torch.Generator().manual_seed(order_seed),
@@ -308,6 +308,11 @@ def _spreads(draw: PromptDraw) -> dict[str, Tensor]:
         if num_draws > 1:
             spreads["implicit_spread"] = (psi.var(1) / scale.square()).mean()
     return spreads
+
+
+def _nothing_learns(model: PromptedClassifier) -> bool:
+    """Say whether no parameter takes steps: there are no prompts, and the head is in closed form."""
+    return model.insertion.num_tokens == 0 and model.config.head.cross_fit_folds > 0
 
 
 def fits_heads_alone(config: TrainingConfig, round_number: int, num_rounds: int | None) -> bool:

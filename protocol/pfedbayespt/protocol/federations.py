@@ -33,7 +33,10 @@ class BackboneSpecification(Message):
 class InsertionSpecification(Message):
     """Where prompts act (METHOD.md section 3)."""
 
-    kind: Literal["twoway", "prefix", "hybrid", "midway"] = "prefix"
+    kind: Literal["twoway", "prefix", "hybrid", "midway", "none"] = Field(
+        default="prefix",
+        description="`none`: no prompts, a linear head on the frozen trunk; the family is `shared`.",
+    )
     num_blocks: PositiveInt = Field(
         default=3, description="L: prompts act in the last L blocks, `midway` in those up to `mid_block`."
     )
@@ -261,6 +264,22 @@ class FederationSpecification(Message):
             raise ValueError(
                 f"head.relaxation {relaxation:g} goes with late_policy drop, not {late_policy}: "
                 "a late head steps from where the federation no longer is; allowed there: up to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _without_prompts_there_is_a_head_alone(self) -> Self:
+        if self.insertion.kind != "none":
+            return self
+        if self.posterior.family != "shared":
+            raise ValueError(
+                f"insertion.kind none has no prompts to draw, but posterior.family is {self.posterior.family}; "
+                "allowed: shared"
+            )
+        if self.head.cross_fit_folds and self.head.personal_residual:
+            raise ValueError(
+                "with insertion.kind none and head.cross_fit_folds nothing takes steps, so a "
+                "head.personal_residual would stay zero; allowed: false, or no folds"
             )
         return self
 

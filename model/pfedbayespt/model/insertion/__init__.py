@@ -1,4 +1,4 @@
-"""Where prompts act in the frozen trunk: one interface, four ways (`base.py`)."""
+"""Where prompts act in the frozen trunk: one interface, four ways and none (`base.py`)."""
 
 from pfedbayespt.model.backbone import Backbone
 from pfedbayespt.model.config import HeadConfig, InsertionConfig
@@ -8,14 +8,18 @@ from pfedbayespt.model.insertion.hybrid import HybridInsertion
 from pfedbayespt.model.insertion.midway import MidwayInsertion
 from pfedbayespt.model.insertion.prefix import PrefixInsertion
 from pfedbayespt.model.insertion.twoway import TwoWayInsertion
+from pfedbayespt.model.insertion.unprompted import UnpromptedInsertion
 
 __all__ = ["Context", "Insertion", "InsertionError", "build_insertion", "concatenate"]
 
-_KINDS: dict[str, type[TwoWayInsertion | PrefixInsertion | HybridInsertion | MidwayInsertion]] = {
+_AnyInsertion = TwoWayInsertion | PrefixInsertion | HybridInsertion | MidwayInsertion | UnpromptedInsertion
+
+_KINDS: dict[str, type[_AnyInsertion]] = {
     "twoway": TwoWayInsertion,
     "prefix": PrefixInsertion,
     "hybrid": HybridInsertion,
     "midway": MidwayInsertion,
+    "none": UnpromptedInsertion,
 }
 
 

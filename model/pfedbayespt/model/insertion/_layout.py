@@ -52,7 +52,8 @@ def draw_prompt(roles: Sequence[Role], backbone: Backbone, generator: torch.Gene
     uniform = torch.rand(shape, generator=generator, device=generator.device).mul(2 * bound).sub(bound)
     normal = torch.randn(shape, generator=generator, device=generator.device)
     drawn = {Role.TOKEN: uniform, Role.KEY: normal, Role.VALUE: _VALUE_RMS * normal}
-    return torch.cat([drawn[role][index] for index, role in enumerate(roles)])
+    rows = [drawn[role][index] for index, role in enumerate(roles)]
+    return torch.cat(rows) if rows else uniform.flatten()
 
 
 def _vpt_bound(backbone: Backbone) -> float:

@@ -131,11 +131,13 @@ GROUPS: Final = (
             _choice(
                 "insertion.kind",
                 "Where prompts act",
-                "prefix: as keys and values of the last blocks. midway: as tokens of those up to the middle one.",
+                "prefix: as keys and values of the last blocks. midway: as tokens of those up to the middle one. "
+                "none: no prompts, a head on the backbone's own features; the posterior is shared then.",
                 "prefix",
                 "twoway",
                 "hybrid",
                 "midway",
+                "none",
             ),
             _line(
                 "insertion.num_blocks", "Prompted blocks", "So many: the last, or the last up to the middle."
