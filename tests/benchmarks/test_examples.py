@@ -9,6 +9,7 @@ from catalogue import METHODS, OURS
 from choices import read_choices
 from plans import IMAGE_SIZE, MID_BLOCK, SETTINGS
 
+from pfedbayespt.model.config import HeadConfig
 from pfedbayespt.protocol import FederationSpecification
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,15 @@ def terms_of(example: str) -> FederationSpecification:
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.toml")))
 def test_every_example_is_a_specification(example):
     assert len(terms_of(example).classes) > 2
+
+
+def test_the_example_without_prompts_is_what_is_measured_as_heads_alone():
+    terms, method = terms_of("heads-alone.toml"), METHODS["heads alone"]
+    (choice,) = method.candidates
+    assert terms.insertion.kind == "none"
+    assert terms.backbone.image_size_pixels == IMAGE_SIZE
+    assert terms.head.model_dump() == asdict(HeadConfig(MID_BLOCK, **method.head))
+    assert terms.rounds.num_rounds == choice.num_rounds
 
 
 def test_the_letters_example_is_what_leads_in_the_tables():
