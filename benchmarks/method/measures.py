@@ -29,14 +29,23 @@ def pooled_measures(answers: Answers) -> dict[str, float]:
     """Return ECE over all sites, and how well total and epistemic entropy find errors."""
     p = answers.probabilities.double().flatten(0, 1).numpy()
     y = answers.labels.flatten().numpy()
-    wrong = p.argmax(1) != y
-    total = -(p * np.log(np.maximum(p, 1e-12))).sum(1)
+    wrong, total = p.argmax(1) != y, _entropy(p)
     return {
         "ece": ece(p, y),
         "auroc_total": auroc(total, wrong),
         "auroc_epistemic": auroc(answers.epistemic.flatten().double().numpy(), wrong),
         "aurc": float(risks(total, wrong).mean()),
     }
+
+
+def novelty_measures(known: Answers, strange: Answers) -> dict[str, float]:
+    """Return how well total and epistemic entropy tell the images of `strange` from those of `known`."""
+    p, epistemic = (
+        np.concatenate([getattr(of, part).double().flatten(0, 1).numpy() for of in (known, strange)])
+        for part in ("probabilities", "epistemic")
+    )
+    is_strange = np.arange(len(p)) >= known.labels.numel()
+    return {"auroc_total": auroc(_entropy(p), is_strange), "auroc_epistemic": auroc(epistemic, is_strange)}
 
 
 def curves(answers: Answers) -> dict[str, list[list[float]]]:
@@ -49,7 +58,7 @@ def curves(answers: Answers) -> dict[str, list[list[float]]]:
     y, domains = answers.labels.flatten().numpy(), answers.domains.flatten().numpy()
     confidence, right = p.max(1), p.argmax(1) == y
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    risk = risks(-(p * np.log(np.maximum(p, 1e-12))).sum(1), ~right)
+    risk = risks(_entropy(p), ~right)
     kept = np.linspace(0.05, 1.0, 20)
     return {
         "reliability": [
@@ -107,3 +116,9 @@ def paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     effect = mean / spread if spread > 0 else 0.0
     numbers = {"mean": mean, "low": low, "high": high, "effect": effect, "p": p_value}
     return {name: float(value) for name, value in numbers.items()}
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    """Return the entropy of each row, in nats."""
+    entropy: np.ndarray = -(p * np.log(np.maximum(p, 1e-12))).sum(1)
+    return entropy

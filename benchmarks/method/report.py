@@ -2,7 +2,8 @@
 
 Rules:
     1. Accuracy, NLL, Brier score and ECE are means over (seed, site); AUROC and AURC are of a seed's pooled sites.
-    2. The best rival is that of highest mean accuracy: not ours, refitted or not, and no control of ours.
+    2. The best rival is that of highest mean accuracy: not ours, refitted or not, and no control of ours. Heads
+       alone are a rival, though the product has them.
     3. Two methods are compared over the seeds that both have.
 """
 
@@ -53,7 +54,8 @@ def write_tables(runs: Runs, plan: str, out: Path) -> dict[str, Any]:
     """Write `<out>/<plan>.csv` and `.md`; return the summary with our lead over the best rival."""
     _write_csv(out / f"{plan}.csv", runs)
     methods = {name: summarise(by_seed) for name, by_seed in sorted(runs.items())}
-    (out / f"{plan}.md").write_text("\n".join([*_markdown(runs, methods), "", *_pairs(runs)]) + "\n")
+    lines = [*_markdown(runs, methods), "", *_pairs(runs), *_novelty(runs)]
+    (out / f"{plan}.md").write_text("\n".join(lines) + "\n")
     shown = {name: {m: row[m] for m in ("accuracy", "nll", "ece", "seeds")} for name, row in methods.items()}
     summary: dict[str, Any] = {"setting": plan, "methods": shown}
     rivals = [name for name in methods if name not in {OURS, OURS_REFITTED, *CONTROLS}]
@@ -196,6 +198,18 @@ def _pairs(runs: Runs) -> list[str]:
         for at, where in (("sites", "sites"), ("unseen", "unseen sites"))[: 1 + has_unseen]:
             lines.append(f"| {ours} minus {other} | {where} | {_difference(runs, other, ours, at)} |")
     return lines
+
+
+def _novelty(runs: Runs) -> list[str]:
+    """Return how well doubt tells images of a domain that no site trains on; no lines where there is none."""
+    rows = []
+    for name, by_seed in sorted(runs.items()):
+        found = [run["novelty"] for run in by_seed.values() if "novelty" in run]
+        if found:
+            total, epistemic = (np.mean([of[m] for of in found]) for m in ("auroc_total", "auroc_epistemic"))
+            rows.append(f"| {name} | {total:.3f} | {epistemic:.3f} |")
+    heading = "| AUROC for images of the domain that no site trains on | total | epistemic |"
+    return ["", heading, "|---|---:|---:|", *rows] if rows else []
 
 
 def _leads(runs: Runs, name: str) -> str:

@@ -23,7 +23,7 @@ from baselines.closed_form import refit_ridge
 from catalogue import METHODS, NEAREST_AND_OURS, RIVALS_AND_OURS, Method
 from choices import QUICK_CHOICE, Choice, read_choices
 from fleet import Answers, Fleet, Parameters
-from measures import curves, pooled_measures, site_measures
+from measures import curves, novelty_measures, pooled_measures, site_measures
 from partition import Partition, partition
 from plans import IMAGE_SIZE, IN_FULL, MID_BLOCK, PLANS, PUBLISHED, QUICK, SETTINGS, SIZES, Plan
 from plots import draw_plots
@@ -116,10 +116,13 @@ def _measured(
     fleet: Fleet, parameters: Parameters, readouts: torch.Tensor, plan: Plan, unseen: np.ndarray
 ) -> dict[str, Any]:
     """Measure at the sites, from their read-outs, and zero-shot at those that never trained, [U, N] images."""
-    measured = _measures_of(fleet.answer_from(readouts, parameters))
+    answers = fleet.answer_from(readouts, parameters)
+    measured = _measures_of(answers)
     if len(unseen):
         strangers = fleet.answer_unseen(parameters, unseen, plan.num_samples)
         measured["unseen"] = site_measures(strangers)
+        if plan.setting.held_out_domain is not None:
+            measured["novelty"] = novelty_measures(answers, strangers)
     return measured
 
 

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
-from measures import auroc, ece, paired
+import torch
+from fleet import Answers
+from measures import auroc, ece, novelty_measures, paired
 
 
 def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not():
@@ -14,6 +16,21 @@ def test_auroc_of_a_perfect_a_reversed_and_a_constant_score():
     assert auroc(np.arange(4.0), positive) == 1
     assert auroc(-np.arange(4.0), positive) == 0
     assert auroc(np.ones(4), positive) == 0.5
+
+
+def answers(probabilities, epistemic) -> Answers:
+    """Of one site, with as many images as there are rows."""
+    p, doubt = torch.tensor([probabilities]), torch.tensor([epistemic])
+    labels = torch.zeros(p.shape[:2], dtype=torch.long)
+    return Answers(p, labels, doubt, labels)
+
+
+def test_doubt_tells_what_is_strange_by_each_entropy_for_itself():
+    known = answers([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], [0.3, 0.2, 0.1])
+    strange = answers([[0.6, 0.4], [0.75, 0.25]], [0.0, 0.0])
+    found = novelty_measures(known, strange)
+    assert found["auroc_total"] == pytest.approx(5 / 6)  # (0.75, 0.25) is surer than (0.7, 0.3)
+    assert found["auroc_epistemic"] == 0.0
 
 
 def test_a_constant_lead_has_an_interval_of_no_width():

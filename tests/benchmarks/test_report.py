@@ -63,6 +63,19 @@ def test_pairs_are_compared_at_unseen_sites_too_and_refitted_with_refitted(runs,
     assert cells[4][3].startswith("-0.030")
 
 
+def test_where_a_domain_is_held_out_the_doubt_about_it_has_a_table(runs, tmp_path):
+    write_tables(runs, "easy", tmp_path)
+    assert "AUROC for images" not in (tmp_path / "easy.md").read_text()
+    for seed, run in runs["probe"].items():
+        run["novelty"] = {"auroc_total": 0.6 + 0.01 * seed, "auroc_epistemic": 0.5}
+    write_tables(runs, "easy", tmp_path)
+    assert (
+        (tmp_path / "easy.md")
+        .read_text()
+        .endswith("| epistemic |\n|---|---:|---:|\n| probe | 0.620 | 0.500 |\n")
+    )
+
+
 def test_methods_are_ranked_over_all_plans_without_the_controls(runs, tmp_path):
     write_overall({"a": runs, "b": runs, "not run yet": {}}, tmp_path / "overall.md")
     ranking, leads = (tmp_path / "overall.md").read_text().split("| setting |")

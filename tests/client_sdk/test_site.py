@@ -110,6 +110,11 @@ def test_a_federation_without_prompts_fits_a_head_together(
     prediction = sites[0].predict(images / "held-out" / "square" / "2-0.png")
     assert prediction.uncertainty.prompt_variance == 0.0
     assert prediction.uncertainty.epistemic_entropy_nats == pytest.approx(0.0, abs=1e-6)
+    adapted = sites[0].adapt(images / "train", shots=3, kind="head", insist=True)
+    assert adapted.is_kept
+    assert (
+        sites[0].predict(images / "held-out" / "square" / "2-0.png").probabilities != prediction.probabilities
+    )
 
 
 def test_a_cross_fitted_federation_trains_without_a_step_of_the_head(

@@ -342,7 +342,7 @@ def test_without_prompts_what_could_never_learn_is_refused() -> None:
         FederationSpecification.model_validate(described)
     residual = shared | {"head": {"cross_fit_folds": 2, "personal_residual": True}}
     with pytest.raises(
-        ValidationError, match=r"nothing takes steps, so a head\.personal_residual would stay"
+        ValidationError, match=r"nothing takes steps in a round, so a head\.personal_residual would stay"
     ):
         FederationSpecification.model_validate(residual)
 

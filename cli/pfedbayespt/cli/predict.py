@@ -69,11 +69,12 @@ def show_prediction(prediction: "Prediction", *, as_json: bool) -> None:
         table.add_row(_escaped(item.label), f"{item.probability:6.1%}", bar)
     console.print(table)
     doubt = prediction.uncertainty
-    console.print(
-        f"doubt {doubt.total_entropy_nats:.3f} nats: {doubt.aleatoric_entropy_nats:.3f} in the image itself "
-        f"(aleatoric), {doubt.epistemic_entropy_corrected_nats:.3f} the model does not know (epistemic)",
-        highlight=False,
+    parts = f"{doubt.aleatoric_entropy_nats:.3f} in the image itself (aleatoric), " + (
+        f"{doubt.epistemic_entropy_corrected_nats:.3f} the model does not know (epistemic)"
+        if doubt.prompt_variance
+        else "what the model does not know is not measured, for no two samples have different prompts"
     )
+    console.print(f"doubt {doubt.total_entropy_nats:.3f} nats: {parts}", highlight=False)
     console.print(
         f"{prediction.federation} version {prediction.model_version} ({short(prediction.model_digest)}), "
         f"{prediction.num_samples} samples, seed {prediction.seed}",

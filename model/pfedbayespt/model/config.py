@@ -162,11 +162,6 @@ class ModelConfig:
                 f"PosteriorConfig.family is {self.posterior.family!r}; allowed with InsertionConfig.kind 'none', "
                 "which has no prompts to draw: shared"
             )
-        if self.insertion.kind == "none" and self.head.cross_fit_folds and self.head.personal_residual:
-            raise ConfigError(
-                "HeadConfig.personal_residual is True; allowed with InsertionConfig.kind 'none' and "
-                "HeadConfig.cross_fit_folds, where nothing takes steps: False"
-            )
 
     @classmethod
     def from_specification(cls, specification: Mapping[str, Any]) -> Self:

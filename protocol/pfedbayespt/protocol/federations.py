@@ -88,7 +88,8 @@ class HeadSpecification(Message):
         default=0,
         description="F. 0: the head is trained along with the prompts. 2 or more: sites fit heads in closed form "
         "at the end of a round, and prompts are trained against the head that has not seen their image; an update "
-        "then has F + 1 heads. 1 is not allowed.",
+        "then has F + 1 heads. 1 is not allowed. Without prompts (`insertion.kind: none`) there is one head, that "
+        "of all images, whatever the number.",
     )
     ridge: PositiveFloat = Field(
         default=3.0,
@@ -278,7 +279,7 @@ class FederationSpecification(Message):
             )
         if self.head.cross_fit_folds and self.head.personal_residual:
             raise ValueError(
-                "with insertion.kind none and head.cross_fit_folds nothing takes steps, so a "
+                "with insertion.kind none and head.cross_fit_folds nothing takes steps in a round, so a "
                 "head.personal_residual would stay zero; allowed: false, or no folds"
             )
         return self

@@ -132,7 +132,7 @@ GROUPS: Final = (
                 "insertion.kind",
                 "Where prompts act",
                 "prefix: as keys and values of the last blocks. midway: as tokens of those up to the middle one. "
-                "none: no prompts, a head on the backbone's own features; the posterior is shared then.",
+                "none: no prompts, a head on the backbone's features; choose the posterior shared, and 2 folds.",
                 "prefix",
                 "twoway",
                 "hybrid",
@@ -175,7 +175,8 @@ GROUPS: Final = (
                 "head.cross_fit_folds",
                 "Folds",
                 "0: the head learns along with the prompts. 2 to 16: prompts learn from heads that have not seen "
-                "their image; 4 with midway is what wins where the backbone does not know the images.",
+                "their image; 4 with midway is what wins where the backbone does not know the images. "
+                "Without prompts, 2: sites fit the head in closed form.",
             ),
         ),
     ),
