@@ -36,7 +36,10 @@ def test_a_site_that_never_trained_is_answered_where_there_is_a_shared_model(pla
     personal = {name for name, method in METHODS.items() if method.personal}
     taken_away = {row for method in METHODS.values() for row in method.controls}
     for row, by_seed in read_runs(file_of(RESULTS, plan.name)).items():
-        assert {"unseen" in run for run in by_seed.values()} == {row not in personal | taken_away}
+        answered = row not in personal | taken_away
+        assert {"unseen" in run for run in by_seed.values()} == {answered}
+        strange = answered and plan.setting.held_out_domain is not None
+        assert {"novelty" in run for run in by_seed.values()} == {strange}
 
 
 def test_a_quick_run_has_every_rival_but_the_one_of_more_rounds_and_no_control():
